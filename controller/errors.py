@@ -1,0 +1,95 @@
+"""Errors, typed by what happens next.
+
+Every message answers what, where, expected, got and what to do, under a stable code
+that the error reference lists.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+
+class LockgateError(Exception):
+    """Base of every error a person can see; `code` is stable, the wording is not."""
+
+    exit_code = 2
+
+    def __init__(
+        self,
+        code: str,
+        what: str,
+        *,
+        where: str = "",
+        expected: str = "",
+        got: str = "",
+        cure: str = "",
+    ) -> None:
+        super().__init__(what)
+        self.code = code
+        self.what = what
+        self.where = where
+        self.expected = expected
+        self.got = got
+        self.cure = cure
+
+    def __str__(self) -> str:
+        text = f"{self.code}: {self.what}"
+        if self.where:
+            text += f", {self.where}"
+        if self.expected or self.got:
+            text += f"; expected {self.expected or '-'}, got {self.got or '-'}"
+        if self.cure:
+            text += f"; {self.cure}"
+        return text
+
+
+class Invalid(LockgateError):
+    """A file or value is wrong: fix it."""
+
+    exit_code = 1
+
+
+class Refused(LockgateError):
+    """Policy or trust said no: the answer stands until intent, approval or trust changes."""
+
+    exit_code = 1
+
+
+class Waiting(LockgateError):
+    """Nothing is wrong; it is not time yet (`until`, when known)."""
+
+    exit_code = 1
+
+    def __init__(self, code: str, what: str, *, until: datetime | None = None, cure: str = "") -> None:
+        super().__init__(code, what, cure=cure)
+        self.until = until
+
+
+class Stalled(LockgateError):
+    """A person must act before anything goes on."""
+
+
+class Conflict(LockgateError):
+    """Somebody else was first: throw the pass away, observe again."""
+
+
+class Unavailable(LockgateError):
+    """Something outside did not answer: try again after `retry_after` seconds."""
+
+    def __init__(
+        self,
+        code: str,
+        what: str,
+        *,
+        where: str = "",
+        expected: str = "",
+        got: str = "",
+        cure: str = "",
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(code, what, where=where, expected=expected, got=got, cure=cure)
+        self.retry_after = retry_after
+
+
+class UsageError(LockgateError):
+    """The command was called in a way it does not understand."""

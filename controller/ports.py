@@ -1,0 +1,116 @@
+"""What the shell needs from the world. Adapters and simulators implement these; only wiring chooses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Protocol
+
+from controller.model.history import Change, Commit, NewCommit, Tips, TreeFile
+from controller.model.registry import ManifestAnswer
+
+
+class Clock(Protocol):
+    """The only source of time."""
+
+    def now(self) -> datetime:
+        """The current time, timezone-aware UTC."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds on a clock that never goes back."""
+        ...
+
+
+class Signer(Protocol):
+    """A private key that signs bytes."""
+
+    @property
+    def public_key(self) -> str:
+        """OpenSSH public key without comment: "ssh-ed25519 AAAA…"."""
+        ...
+
+    def sign_raw(self, data: bytes) -> bytes:
+        """The bare Ed25519 (or ECDSA/RSA) signature over `data`, for DSSE and checkpoints."""
+        ...
+
+    def sign_ssh(self, data: bytes, namespace: str) -> str:
+        """An armored SSHSIG (PROTOCOL.sshsig) over `data`."""
+        ...
+
+
+class Repo(Protocol):
+    """One observed repository: reading, and appending by compare-and-swap."""
+
+    def observe(self) -> Tips:
+        """Fetch if remote and return the tips. Raises Unavailable when the origin does not answer."""
+        ...
+
+    def commit(self, oid: str) -> Commit: ...
+
+    def first_parents(self, tip: str, until: str | None) -> list[Commit]:
+        """First-parent commits after `until` up to `tip`, oldest first.
+
+        Raises Refused("main-not-first-parent") when `until` is an ancestor off the first-parent chain,
+        Refused("main-rewound") when it is no ancestor at all.
+        """
+        ...
+
+    def brought(self, first: str, second: str) -> list[Commit]:
+        """Commits reachable from `second` and not from `first`, oldest first."""
+        ...
+
+    def merge_bases(self, one: str, two: str) -> list[str]: ...
+
+    def is_ancestor(self, old: str, new: str) -> bool: ...
+
+    def changes(self, old: str | None, new: str) -> list[Change]:
+        """Paths that differ between two commits' trees (None: the empty tree), sorted by path."""
+        ...
+
+    def file(self, commit: str, path: str) -> TreeFile | None: ...
+
+    def files(self, commit: str, prefix: str = "") -> Iterator[tuple[str, TreeFile]]:
+        """Every file of a commit's tree below `prefix`, sorted by path."""
+        ...
+
+    def read(self, blob: str) -> bytes:
+        """A blob's bytes, checked against its id. Raises Refused("object-corrupt")."""
+        ...
+
+    def append(self, ref: str, expected: str | None, commits: Sequence[NewCommit], signer: Signer) -> list[str]:
+        """Write `commits` in order on top of `expected`, sign each, and swap `ref` once, durably.
+
+        `expected=None` creates the ref. Returns the new commit ids, oldest first. Raises Conflict("ref-moved")
+        when the ref is not at `expected` (nothing is rebased), Refused("push-rejected") when the origin's
+        hook says no, Unavailable when the origin does not answer.
+        """
+        ...
+
+    def wait(self, timeout: float) -> bool:
+        """Block until the origin's refs may have changed (True) or `timeout` seconds passed (False)."""
+        ...
+
+    def wake(self) -> None:
+        """End a wait() early from another thread."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Registry(Protocol):
+    """Read access to one OCI repository's tags and manifests."""
+
+    def tags(self, repository: str) -> list[str]: ...
+
+    def manifest(self, repository: str, reference: str) -> ManifestAnswer:
+        """The manifest or index at a tag or digest; the digest is recomputed from the bytes."""
+        ...
+
+    def blob(self, repository: str, digest: str) -> Iterator[bytes]:
+        """The blob's bytes in chunks; the caller hashes them."""
+        ...
+
+
+Environ = Mapping[str, str]
+Wake = Callable[[], None]
