@@ -1,0 +1,450 @@
+"""Evidence entries: the predicate every entry carries, and the detail of each kind.
+
+The schemas under `schemas/evidence/` are generated from these models. Times are RFC 3339 UTC with
+microseconds and `Z`; digests are `sha256:<hex>`; Git object ids are bare hex.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic.alias_generators import to_camel
+
+
+def format_time(value: datetime) -> str:
+    """RFC 3339 in UTC with fixed microseconds, so that equal instants have equal bytes."""
+    return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+Time = Annotated[datetime, PlainSerializer(format_time, return_type=str, when_used="json")]
+Sha256 = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+GitId = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
+
+
+class Wire(BaseModel):
+    """Base of everything that is hashed: frozen, closed, camelCase on the wire."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True, ser_json_timedelta="float"
+    )
+
+    def wire(self) -> dict[str, Any]:
+        """Plain JSON values, ready for canonical bytes."""
+        return self.model_dump(mode="json", by_alias=True)
+
+
+# --- parts -----------------------------------------------------------------------------------------------
+
+
+class Actor(Wire):
+    """Somebody who did something: a principal and the key it was proven with."""
+
+    principal: str
+    key_id: str | None = None
+
+
+class Observed(Wire):
+    """The tips a decision was made from; rules of another branch are judged by these."""
+
+    main: GitId | None
+    requests: GitId | None
+    trust_version: int
+
+
+class What(Wire):
+    """What an entry is about. `digests` maps components to image digests."""
+
+    release: str | None = None
+    manifest_digest: Sha256 | None = None
+    environment: str | None = None
+    targets: tuple[str, ...] = ()
+    digests: dict[str, Sha256] = {}
+
+
+class When(Wire):
+    """The instants an entry knows: asked for, decided, carried out, finished."""
+
+    requested: Time | None = None
+    decided: Time | None = None
+    executed: Time | None = None
+    completed: Time | None = None
+
+
+class Pin(Wire):
+    """One file of main that a run executes, by path and blob; `sha256` is over the file's bytes."""
+
+    path: str
+    blob: GitId
+    sha256: Sha256
+
+
+class StagePlan(Wire):
+    """One stage of the plan: its own targets (not cumulative), in order."""
+
+    percent: int
+    targets: tuple[str, ...]
+
+
+class CompletedRun(Wire):
+    """A completed run an environment can go back to."""
+
+    run: str
+    release: str
+    manifest_digest: Sha256
+    slot: Pin | None
+
+
+# --- details of a run's entries --------------------------------------------------------------------------
+
+
+class Opened(Wire):
+    """A slot changed (or a rollback was requested): the run and everything it pins."""
+
+    number: int
+    mode: Literal["promotion", "rollback"]
+    cause: Literal["promotion", "request"]
+    commit: GitId
+    slot: Pin | None
+    release: str
+    reason: str
+    ticket: str | None
+    requester: str | None
+    authors: tuple[str, ...]
+    not_before: Time | None
+    expires: Time | None
+    pins: tuple[Pin, ...]
+    previous: CompletedRun | None
+    supersedes: str | None
+    carried: tuple[str, ...]
+    refused: str | None = None
+
+
+class Inputs(Wire):
+    """What the run decides from: the lock, the plan and the committed input files."""
+
+    lock: Pin
+    manifest_digest: Sha256
+    approval_subject: Sha256
+    targets: tuple[str, ...]
+    stages: tuple[StagePlan, ...]
+    files: dict[str, Sha256]
+    missing: tuple[str, ...]
+    digest: Sha256
+
+
+class Verdict(Wire):
+    """One gate's answer. Codes are stable; `until` is when asking again makes sense."""
+
+    gate: str
+    type: str
+    level: Literal["block", "warn"]
+    verdict: Literal["PASS", "WARN", "WAIT", "FAIL"]
+    code: str
+    message: str
+    until: Time | None = None
+    unblock: str = ""
+    inputs: Sha256
+    policy: Sha256 | None
+
+
+class Gates(Wire):
+    """Every gate's verdict at one point of the run. `decision` is sha256 over the canonical bytes of
+    (inputs digest, policy digests, verdicts); a replay must reproduce it."""
+
+    stage: int
+    aggregate: Literal["PASS", "WARN", "WAIT", "FAIL"]
+    verdicts: tuple[Verdict, ...]
+    decision: Sha256
+
+
+class Approval(Wire):
+    """One approval, counted or not and why. It is bound to `subject` and void when that changes."""
+
+    principal: str
+    key_id: str
+    via: Literal["merge", "request"]
+    commit: GitId
+    subject: Sha256
+    at: Time
+    expires: Time | None
+    counted: bool
+    code: str
+    message: str
+
+
+class Rejection(Wire):
+    principal: str
+    request: str
+    reason: str
+
+
+class OrderLine(Wire):
+    """One order: what one target is told. `id` is its idempotency key."""
+
+    id: str
+    target: str
+
+
+class Ordered(Wire):
+    """Orders of one batch; an agent is told nothing that does not stand here."""
+
+    stage: int
+    attempt: int
+    action: Literal["deploy", "rollback", "check"]
+    manifest_digest: Sha256
+    components: dict[str, Sha256]
+    orders: tuple[OrderLine, ...]
+    deadline: Time
+
+
+class TargetResult(Wire):
+    """What became of one order. `report` is the digest of the agent's signed statement, null when none came."""
+
+    order: str
+    target: str
+    result: Literal["succeeded", "failed", "unreported"]
+    code: str
+    message: str
+    report: Sha256 | None
+    manifest_digest: Sha256 | None
+    healthy: bool | None
+
+
+class Deployed(Wire):
+    stage: int
+    attempt: int
+    results: tuple[TargetResult, ...]
+
+
+class Criterion(Wire):
+    """One criterion of a stage as it stood at the verdict. `value` is null when unknown."""
+
+    name: str
+    state: Literal["passed", "failed", "unknown"]
+    value: float | None
+    samples: int
+    failures: int
+    message: str
+
+
+class Evaluated(Wire):
+    """A stage's verdict over the statements in `statements` (digest of the reports file)."""
+
+    stage: int
+    attempt: int
+    verdict: Literal["passed", "failed", "unknown"]
+    criteria: tuple[Criterion, ...]
+    since: Time
+    statements: Sha256
+
+
+class Control(Wire):
+    """An intervention: by a request, or by the controller itself (`request` null)."""
+
+    verb: Literal["paused", "resumed", "retried", "aborted", "rollback"]
+    request: str | None
+    by: str
+    reason: str
+    code: str
+
+
+class RolledBack(Wire):
+    to: CompletedRun | None
+    results: tuple[TargetResult, ...]
+    ok: bool
+
+
+class Verified(Wire):
+    results: tuple[TargetResult, ...]
+    ok: bool
+    message: str
+
+
+class EntryRef(Wire):
+    sequence: int
+    kind: str
+    digest: Sha256
+
+
+class Sealed(Wire):
+    """The end of a run. `root` is the RFC 6962 Merkle root over the digests in `entries` (all before this one);
+    `absent` lists what was expected and is not there."""
+
+    phase: str
+    reason: str
+    code: str
+    entries: tuple[EntryRef, ...] = ()
+    root: Sha256 | None = None
+    absent: tuple[str, ...] = ()
+
+
+# --- details of events (no run) --------------------------------------------------------------------------
+
+
+class Genesis(Wire):
+    """Index 0: names the trust root this branch answers to."""
+
+    project: str
+    genesis: GitId
+    refs: dict[str, str]
+
+
+class Accepted(Wire):
+    """Main moved on, by `commits` first-parent steps that satisfied the path rules."""
+
+    previous: GitId | None
+    tip: GitId
+    commits: int
+    cured: tuple[GitId, ...] = ()
+
+
+class MainRefused(Wire):
+    """A first-parent commit of main that the path rules do not allow; main stands still before it."""
+
+    commit: GitId
+    code: str
+    message: str
+    paths: tuple[str, ...]
+    signer: str | None
+
+
+class LockMade(Wire):
+    """Tags resolved: the lock's bytes are in `content`, and the file on main must equal them."""
+
+    release: str
+    path: str
+    manifest_digest: Sha256
+    release_digest: Sha256
+    sha256: Sha256
+    components: dict[str, Sha256]
+    content: str
+
+
+class TagMoved(Wire):
+    release: str
+    component: str
+    tag: str
+    locked: Sha256
+    found: Sha256
+
+
+class RequestJudged(Wire):
+    """A request's one verdict."""
+
+    commit: GitId
+    request: str | None
+    verb: str | None
+    environment: str | None
+    run: str | None
+    accepted: bool
+    code: str
+    message: str
+    reason: str | None
+
+
+class EvidenceRepaired(Wire):
+    """Foreign commits on this branch; the tree before them was restored."""
+
+    removed: tuple[GitId, ...]
+    restored: GitId
+
+
+RUN_KINDS: dict[str, type[Wire]] = {
+    "opened": Opened,
+    "inputs": Inputs,
+    "gates": Gates,
+    "approval": Approval,
+    "rejection": Rejection,
+    "ordered": Ordered,
+    "deployed": Deployed,
+    "evaluated": Evaluated,
+    "control": Control,
+    "rolled-back": RolledBack,
+    "verified": Verified,
+    "sealed": Sealed,
+}
+EVENT_KINDS: dict[str, type[Wire]] = {
+    "genesis": Genesis,
+    "accepted": Accepted,
+    "main-refused": MainRefused,
+    "lock": LockMade,
+    "tag-moved": TagMoved,
+    "request": RequestJudged,
+    "evidence-repaired": EvidenceRepaired,
+}
+KINDS = RUN_KINDS | EVENT_KINDS
+
+TEST_RESULT = "https://in-toto.io/attestation/test-result/v0.1"
+
+
+def predicate_type(kind: str) -> str:
+    """The in-toto predicate type of an entry kind; vetted types where one fits."""
+    if kind in ("evaluated", "verified"):
+        return TEST_RESULT
+    return f"https://lockgate.dev/evidence/{kind}/v1"
+
+
+class Draft(Wire):
+    """An entry the core decided on; the ledger adds index, sequence, previous and the signature.
+
+    `files` are further paths written by the same commit, relative to the run's folder (inputs, reports).
+    """
+
+    kind: str
+    run: str | None
+    environment: str | None
+    at: Time
+    observed: Observed
+    result: str
+    summary: str
+    who: tuple[Actor, ...]
+    what: What
+    why: dict[str, Any] = {}
+    how: dict[str, Any] = {}
+    when: When
+    detail: Any
+    files: dict[str, bytes] = {}
+
+
+class Predicate(Wire):
+    """What is signed. `configuration`, `passedTests` and `failedTests` stand only in test-result predicates."""
+
+    kind: str
+    index: int
+    sequence: int | None
+    run: str | None
+    environment: str | None
+    previous: Sha256 | None
+    at: Time
+    observed: Observed
+    result: str
+    summary: str
+    who: tuple[Actor, ...]
+    what: What
+    why: dict[str, Any]
+    how: dict[str, Any]
+    when: When
+    detail: dict[str, Any]
+    configuration: tuple[dict[str, Any], ...] | None = None
+    passed_tests: tuple[str, ...] | None = None
+    failed_tests: tuple[str, ...] | None = None
+
+
+class Entry(Wire):
+    """A recorded entry, read back: predicate fields, the typed detail, and where it stands.
+
+    `digest` is sha256 over the stored envelope bytes; `commit` is known when the entry was read from history
+    rather than from a tree.
+    """
+
+    predicate: Predicate
+    detail: Any
+    digest: Sha256
+    path: str
+    commit: str | None = None
+
+    @property
+    def kind(self) -> str:
+        return self.predicate.kind
