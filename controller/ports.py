@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Protocol
 
 from controller.model.history import Change, Commit, NewCommit, Tips, TreeFile
+from controller.model.order import AgentKey, AgentStatement, PreparedOrder, SamplingRequest
 from controller.model.registry import ManifestAnswer
 
 
@@ -78,7 +79,9 @@ class Repo(Protocol):
         """A blob's bytes, checked against its id. Raises Refused("object-corrupt")."""
         ...
 
-    def append(self, ref: str, expected: str | None, commits: Sequence[NewCommit], signer: Signer) -> list[str]:
+    def append(
+        self, ref: str, expected: str | None, commits: Sequence[NewCommit], signer: Signer
+    ) -> list[str]:
         """Write `commits` in order on top of `expected`, sign each, and swap `ref` once, durably.
 
         `expected=None` creates the ref. Returns the new commit ids, oldest first. Raises Conflict("ref-moved")
@@ -110,6 +113,50 @@ class Registry(Protocol):
     def blob(self, repository: str, digest: str) -> Iterator[bytes]:
         """The blob's bytes in chunks; the caller hashes them."""
         ...
+
+
+class AgentHub(Protocol):
+    """Where agents meet the controller. Takes a `wake` at construction, called when something arrives.
+
+    Thread-safe. Nothing in it is durable: after a restart the reconciler declares agents and delivers open
+    orders again, and agents resend what was not acknowledged.
+    """
+
+    def declare(self, agents: Mapping[str, AgentKey]) -> None:
+        """Replace the set of agents that may poll; an agent left out is refused from now on."""
+        ...
+
+    def deliver(self, orders: Sequence[PreparedOrder]) -> None:
+        """Offer orders to their agents until they report or are cancelled; idempotent by order id."""
+        ...
+
+    def cancel(self, order_ids: Sequence[str]) -> None:
+        """Stop offering these orders; one that an agent already took is not undone."""
+        ...
+
+    def sample(self, requests: Mapping[str, SamplingRequest | None]) -> None:
+        """Set what each named agent samples (None: nothing); agents not named keep what they have."""
+        ...
+
+    def acknowledge(self, digests: Sequence[str]) -> None:
+        """These statements are durable in evidence: agents may forget them, the inbox does."""
+        ...
+
+    def inbox(self) -> tuple[AgentStatement, ...]:
+        """Every verified statement that was not acknowledged yet, in order of arrival, each once."""
+        ...
+
+    def seen(self) -> Mapping[str, datetime]:
+        """When each agent's last accepted poll arrived."""
+        ...
+
+    def delivered(self) -> Mapping[str, datetime]:
+        """When each order was first handed to its agent, by order id."""
+        ...
+
+    def start(self) -> None: ...
+
+    def stop(self) -> None: ...
 
 
 Environ = Mapping[str, str]

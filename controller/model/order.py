@@ -1,0 +1,227 @@
+"""What controller and agents say to each other: orders, deliveries, polls, reports and samples.
+
+Everything on the wire is a DSSE envelope (https://github.com/secure-systems-lab/dsse) whose payload is
+RFC 8785 JSON. Reports and samples are in-toto Statements v1, so that they can enter evidence verbatim.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic.alias_generators import to_camel
+
+ORDER_TYPE = "application/vnd.lockgate.order.v1+json"
+DELIVERY_TYPE = "application/vnd.lockgate.delivery.v1+json"
+POLL_TYPE = "application/vnd.lockgate.poll.v1+json"
+STATEMENT_TYPE = "application/vnd.in-toto+json"
+"""DSSE payload types: the type is signed with the payload, so no message can stand in for another kind."""
+
+STATEMENT_V1 = "https://in-toto.io/Statement/v1"
+REPORT_PREDICATE = "https://lockgate.dev/evidence/report/v1"
+SAMPLE_PREDICATE = "https://lockgate.dev/evidence/sample/v1"
+
+Action = Literal["deploy", "rollback", "check"]
+Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
+Count = Annotated[int, Field(ge=0)]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Wire(BaseModel):
+    """Base of wire formats: frozen, camelCase JSON, unknown fields refused."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", alias_generator=to_camel, validate_by_name=True, validate_by_alias=True
+    )
+
+    def plain(self) -> dict[str, Any]:
+        """The JSON value of this message, ready for canonical serialisation."""
+        return self.model_dump(mode="json", by_alias=True)
+
+
+class OrderComponent(Wire):
+    """One component of an order; `run` is the Component document's `spec.run` as plain JSON."""
+
+    repository: str
+    digest: Digest
+    role: Literal["primary", "sidecar", "init", "migration"] = "primary"
+    run: dict[str, Any] | None = None
+
+
+class LogState(Wire):
+    """The transparency log as of the entry that recorded the order: number of leaves and their root."""
+
+    size: Count
+    root: str
+
+
+def order_id(run: str, stage: int, attempt: int, target: str, action: str) -> str:
+    """The idempotency key of an order: an agent executes each id once."""
+    return f"{run}/{stage}/{attempt}/{target}/{action}"
+
+
+class Order(Wire):
+    """What one agent is to do; recorded in evidence at `entry_index` before it was delivered."""
+
+    id: str
+    run: str
+    environment: str
+    stage: Count
+    attempt: Annotated[int, Field(ge=1)]
+    target: str
+    action: Action
+    release: str
+    manifest_digest: Digest
+    components: dict[str, OrderComponent]
+    variables: dict[str, str] = Field(default_factory=dict)
+    deadline: AwareDatetime
+    entry_index: Count
+    evidence_commit: str
+    log: LogState
+    at: AwareDatetime
+
+
+class SamplingRequest(Wire):
+    """Ask for one sample every `interval_seconds` while a stage of a run is open."""
+
+    run: str
+    stage: Count
+    interval_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Poll(Wire):
+    """An agent's call: its fresh nonce, and the signed statements that were not acknowledged yet."""
+
+    agent: str
+    environment: str
+    nonce: Annotated[str, StringConstraints(min_length=16, max_length=128)]
+    at: AwareDatetime
+    wait_seconds: Annotated[float, Field(ge=0, le=300, allow_inf_nan=False)]
+    statements: list[dict[str, Any]] = Field(default_factory=list)
+    trust_version: Count
+
+
+class Delivery(Wire):
+    """The controller's answer, bound to the poll's nonce; `acknowledged` are digests of envelopes."""
+
+    agent: str
+    environment: str
+    nonce: str
+    orders: list[dict[str, Any]] = Field(default_factory=list)
+    acknowledged: list[Digest] = Field(default_factory=list)
+    sampling: SamplingRequest | None = None
+    trust_version: Count
+    at: AwareDatetime
+
+
+class ComponentState(Wire):
+    """What an agent found or left of one component; `platform_digest` when the digest was an index."""
+
+    digest: Digest
+    platform_digest: Digest | None = None
+    running: bool
+
+
+class Report(Wire):
+    """What came of one order. `code` is "ok" or a stable error code; `healthy=None` means not known."""
+
+    order: str
+    run: str
+    stage: Count
+    attempt: Annotated[int, Field(ge=1)]
+    target: str
+    action: Action
+    sequence: Annotated[int, Field(ge=1)]
+    status: Literal["succeeded", "failed"]
+    code: str
+    message: str
+    release: str
+    manifest_digest: Digest
+    components: dict[str, ComponentState]
+    sticker: Digest | None = None
+    log: Digest | None = None
+    healthy: bool | None = None
+    started: AwareDatetime
+    finished: AwareDatetime
+
+
+class Sample(Wire):
+    """Health and traffic of one target. `requests` and `errors` count since the previous sample.
+
+    Latencies are percentiles, in seconds, of the requests since the previous sample; `None` is unknown.
+    """
+
+    agent: str
+    environment: str
+    run: str | None = None
+    stage: Count | None = None
+    sequence: Annotated[int, Field(ge=1)]
+    at: AwareDatetime
+    healthy: bool | None = None
+    requests: Count = 0
+    errors: Count = 0
+    latency_p50: Seconds | None = None
+    latency_p95: Seconds | None = None
+    latency_p99: Seconds | None = None
+    manifest_digest: Digest | None = None
+
+
+def statement_of(body: Report | Sample) -> dict[str, Any]:
+    """The in-toto Statement v1 (https://in-toto.io/Statement/v1) that carries a report or sample.
+
+    Subjects are the components (report) or the release as a whole (sample), by sha256.
+    """
+    if isinstance(body, Report):
+        kind = REPORT_PREDICATE
+        digests = {name: state.digest for name, state in sorted(body.components.items())}
+    else:
+        kind = SAMPLE_PREDICATE
+        digests = {"release": body.manifest_digest} if body.manifest_digest else {}
+    return {
+        "_type": STATEMENT_V1,
+        "subject": [{"name": n, "digest": {"sha256": d.split(":", 1)[1]}} for n, d in digests.items()],
+        "predicateType": kind,
+        "predicate": body.plain(),
+    }
+
+
+def body_of(statement: Mapping[str, Any]) -> Report | Sample:
+    """The report or sample inside a statement; raises ValueError when it is neither, or not its own form."""
+    kinds: dict[str, type[Report] | type[Sample]] = {REPORT_PREDICATE: Report, SAMPLE_PREDICATE: Sample}
+    predicate_type = statement.get("predicateType")
+    if not isinstance(predicate_type, str) or predicate_type not in kinds:
+        raise ValueError(f"predicate type is {predicate_type!r}, neither a report nor a sample")
+    body = kinds[predicate_type].model_validate(statement.get("predicate"))
+    if statement_of(body) != dict(statement):
+        raise ValueError("the statement's subject or fields do not follow from its predicate")
+    return body
+
+
+@dataclass(frozen=True, slots=True)
+class AgentKey:
+    """A declared agent: the environment it belongs to and its OpenSSH public key without comment."""
+
+    environment: str
+    public_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedOrder:
+    """An order as it will be delivered: the DSSE envelope that the controller signed, as bytes."""
+
+    agent: str
+    order_id: str
+    envelope: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class AgentStatement:
+    """A verified statement of an agent; `digest` is "sha256:…" over the envelope's bytes."""
+
+    agent: str
+    kind: Literal["report", "sample"]
+    digest: str
+    envelope: bytes
+    body: Report | Sample
