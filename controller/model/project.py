@@ -1,0 +1,54 @@
+"""Project: lockgate.yaml, the root of a repository's intent."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from controller.model.base import INTEGRAL, Document, Duration, Part, PositiveDuration, Text
+
+
+class Branches(Part):
+    """The branches the controller observes and writes."""
+
+    main: Text = "main"
+    requests: Text = "lockgate/requests"
+    evidence: Text = "lockgate/evidence"
+
+
+class Defaults(Part):
+    """What environments and promotions get when they say nothing."""
+
+    gate_max_age: PositiveDuration | None = None
+    expires_after: PositiveDuration | None = None
+    on_failure: Literal["rollback", "pause"] = "rollback"
+    clock_skew: Duration | None = None
+
+
+class Quotas(Part):
+    """Declared, visible limits."""
+
+    documents: Annotated[int, Field(ge=1), INTEGRAL] | None = None
+    environments: Annotated[int, Field(ge=1), INTEGRAL] | None = None
+    agents: Annotated[int, Field(ge=1), INTEGRAL] | None = None
+    open_runs: Annotated[int, Field(ge=1), INTEGRAL] | None = None
+
+
+class ProjectSpec(Part):
+    """Settings of the whole project; its name is the document's."""
+
+    display_name: Text | None = None
+    branches: Branches = Branches()
+    defaults: Defaults = Defaults()
+    offline: bool = False
+    quotas: Quotas = Quotas()
+
+
+class Project(Document):
+    """The project."""
+
+    directory: ClassVar[str] = ""
+
+    kind: Literal["Project"]
+    spec: ProjectSpec = ProjectSpec()

@@ -1,0 +1,127 @@
+"""Trust: who may sign what."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import (
+    BeforeValidator,
+    Field,
+    GetJsonSchemaHandler,
+    Strict,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic_core import CoreSchema
+
+from controller.model.base import (
+    INTEGRAL,
+    NAME_MAX,
+    NAME_PATTERN,
+    Document,
+    Name,
+    Names,
+    Part,
+    SshKey,
+    Text,
+    Time,
+)
+
+ACTIONS = (
+    "approve",
+    "reject",
+    "pause",
+    "resume",
+    "continue",
+    "retry",
+    "mark-failed",
+    "abort",
+    "rollback",
+    "override",
+    "acknowledge",
+)
+Action = Literal[
+    "approve",
+    "reject",
+    "pause",
+    "resume",
+    "continue",
+    "retry",
+    "mark-failed",
+    "abort",
+    "rollback",
+    "override",
+    "acknowledge",
+]
+Count = Annotated[int, Field(ge=1), INTEGRAL]
+_NAME = {"type": "string", "pattern": NAME_PATTERN, "maxLength": NAME_MAX}
+RoleOrRoles = Annotated[
+    tuple[Name, ...],
+    Strict(False),
+    BeforeValidator(lambda value: [value] if isinstance(value, str) else value),
+    Field(min_length=1),
+    WithJsonSchema({"anyOf": [_NAME, {"type": "array", "items": _NAME, "minItems": 1}]}),
+]
+
+
+class Principal(Part):
+    """A person or machine and its keys."""
+
+    keys: Annotated[tuple[SshKey, ...], Strict(False), Field(min_length=1)]
+    emails: Annotated[tuple[Text, ...], Strict(False)] = ()
+    valid_after: Time | None = None
+    valid_before: Time | None = None
+
+
+class Role(Part):
+    """Principals that act as one role; written as a list of names, or with the threshold it signs by."""
+
+    members: Names
+    threshold: Count = 1
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_list(cls, value: Any) -> Any:
+        return {"members": value} if isinstance(value, list | tuple) else value
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        shape = handler.resolve_ref_schema(handler(core_schema))
+        return {"anyOf": [{"type": "array", "items": _NAME}, dict(shape)]}
+
+
+class PathRule(Part):
+    """Who may change the paths that match; the first rule that matches decides."""
+
+    match: Text
+    write: RoleOrRoles
+    approvals: dict[Name, Count] = Field(default_factory=dict)
+
+
+class ActionRule(Part):
+    """Who may ask for which actions in these environments."""
+
+    environments: Annotated[tuple[Name | Literal["*"], ...], Strict(False), Field(min_length=1)]
+    allow: dict[Name, Annotated[tuple[Action, ...], Strict(False), Field(min_length=1)]]
+
+
+class TrustSpec(Part):
+    """Principals, roles and rules; in force only under its owners' signatures."""
+
+    version: Count
+    principals: Annotated[dict[Name, Principal], Field(min_length=1)]
+    roles: Annotated[dict[Name, Role], Field(min_length=1)]
+    paths: Annotated[tuple[PathRule, ...], Strict(False), Field(min_length=1)]
+    actions: Annotated[tuple[ActionRule, ...], Strict(False)] = ()
+    merge_approval: Literal["signature", "trailer"] = "signature"
+
+
+class Trust(Document):
+    """The trust document."""
+
+    directory: ClassVar[str] = "trust/"
+
+    kind: Literal["Trust"]
+    spec: TrustSpec
