@@ -27,7 +27,11 @@ class Wire(BaseModel):
     """Base of everything that is hashed: frozen, closed, camelCase on the wire."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True, ser_json_timedelta="float"
+        frozen=True,
+        extra="forbid",
+        alias_generator=to_camel,
+        populate_by_name=True,
+        ser_json_timedelta="float",
     )
 
     def wire(self) -> dict[str, Any]:
@@ -106,7 +110,9 @@ class Opened(Wire):
     mode: Literal["promotion", "rollback"]
     cause: Literal["promotion", "request"]
     commit: GitId
+    first_parent: GitId | None
     slot: Pin | None
+    approvers: tuple[Actor, ...]
     release: str
     reason: str
     ticket: str | None
@@ -291,6 +297,23 @@ class Genesis(Wire):
     refs: dict[str, str]
 
 
+class SlotChange(Wire):
+    """A promotion slot changed on accepted main. It stays pending until an `opened` entry names its commit.
+
+    `approvers` signed the merge that brought it and are in none of `authors`; `first_parent` is what they
+    could see when they approved. `pin` is null where the slot was removed.
+    """
+
+    environment: str
+    commit: GitId
+    first_parent: GitId
+    pin: Pin | None
+    requester: str | None
+    authors: tuple[str, ...]
+    approvers: tuple[Actor, ...]
+    at: Time
+
+
 class Accepted(Wire):
     """Main moved on, by `commits` first-parent steps that satisfied the path rules."""
 
@@ -298,6 +321,7 @@ class Accepted(Wire):
     tip: GitId
     commits: int
     cured: tuple[GitId, ...] = ()
+    slots: tuple[SlotChange, ...] = ()
 
 
 class MainRefused(Wire):
