@@ -1,0 +1,155 @@
+"""Canonical bytes: RFC 8785 (JSON Canonicalization Scheme), the form of everything that is hashed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from typing import Any
+
+import rfc8785
+
+from controller.errors import Invalid
+
+MAX_INT = 2**53 - 1
+"""The largest integer that every JSON reader agrees on (RFC 8785 section 3.2.2.3, I-JSON)."""
+
+_encode = json.JSONEncoder(
+    ensure_ascii=False, check_circular=False, allow_nan=False, separators=(",", ":"), sort_keys=True
+).encode
+
+
+def canonical(value: Any) -> bytes:
+    """RFC 8785 bytes of a JSON value (dict, list, tuple, str, int, float, bool, None).
+
+    Raises Invalid("canonical-value") for NaN, infinities, numbers that would be written as integers beyond
+    ±(2**53-1), keys that are not
+    strings, lone surrogates and any other type.
+    """
+    try:
+        if _is_plain(value):
+            return _encode(value).encode("utf-8")
+        data = rfc8785.dumps(value)
+        # A float such as 1e17 is written as an integer that readers do not agree on.
+        _load(data, _quick)
+        return data
+    except (
+        Invalid,
+        rfc8785.CanonicalizationError,
+        UnicodeError,
+        TypeError,
+        ValueError,
+        RecursionError,
+    ) as error:
+        raise Invalid(
+            "canonical-value",
+            f"the value has no canonical bytes ({type(error).__name__}: {error})",
+            expected="finite numbers, integers up to 2**53-1, string keys, Unicode text, bounded depth",
+        ) from error
+
+
+def digest(data: bytes) -> str:
+    """`sha256:<hex>` over `data`."""
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+def parse(data: bytes) -> Any:
+    """The JSON value in `data`, strictly: UTF-8, no duplicate keys, no NaN, integers within ±(2**53-1).
+
+    Raises Invalid("json-invalid").
+    """
+    return _load(data, _strict)[0]
+
+
+def parse_canonical(data: bytes) -> Any:
+    """Like `parse`, and `data` must be the canonical bytes of its own value; else Invalid("not-canonical").
+
+    Equality with the re-serialisation also excludes duplicate keys, so they need no second look.
+    """
+    value, plain = _load(data, _quick)
+    # Without floats and with ASCII keys the C encoder's sorted output is the RFC 8785 form.
+    again = _encode(value).encode("ascii") if plain and data.isascii() else canonical(value)
+    if again != data:
+        raise Invalid("not-canonical", "the bytes are not the RFC 8785 form of their own value")
+    return value
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether the C encoder already gives the RFC 8785 form: no floats (their shortest form differs), safe
+    integers, and ASCII keys (RFC 8785 sorts by UTF-16 units, Python by code points)."""
+    items = [value]
+    for item in items:
+        kind = type(item)
+        if kind is dict:
+            for key in item:
+                if type(key) is not str or not key.isascii():
+                    return False
+            items.extend(item.values())
+        elif kind is list or kind is tuple:
+            items.extend(item)
+        elif kind is int:
+            if not -MAX_INT <= item <= MAX_INT:
+                return False
+        elif kind is not str and item is not None and kind is not bool:
+            return False
+        if len(items) > 1_000_000:  # a value that contains itself would never end
+            return False
+    return True
+
+
+class _Reader:
+    """A strict decoder that notices floats, so that the fast comparison is used only where it holds."""
+
+    def __init__(self, unique: bool) -> None:
+        self.floats = False
+        self.decoder = json.JSONDecoder(
+            parse_float=self._float,
+            parse_int=_int,
+            parse_constant=_constant,
+            object_pairs_hook=_unique if unique else None,
+        )
+
+    def _float(self, text: str) -> float:
+        self.floats = True
+        value = float(text)
+        if not math.isfinite(value):
+            raise ValueError(f"number {text} is not finite")
+        return value
+
+
+def _int(text: str) -> int:
+    if len(text) > 17:
+        raise ValueError(f"integer {text[:40]} is beyond 2**53-1")
+    value = int(text)
+    if not -MAX_INT <= value <= MAX_INT:
+        raise ValueError(f"integer {text} is beyond 2**53-1")
+    return value
+
+
+def _constant(text: str) -> Any:
+    raise ValueError(f"{text} is not JSON")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"key {twice!r} stands twice in one object")
+    return value
+
+
+def _strict() -> _Reader:
+    return _Reader(unique=True)
+
+
+def _quick() -> _Reader:
+    return _Reader(unique=False)
+
+
+def _load(data: bytes, make: Any) -> tuple[Any, bool]:
+    reader = make()
+    try:
+        return reader.decoder.decode(data.decode("utf-8")), not reader.floats
+    except (ValueError, RecursionError) as error:
+        raise Invalid("json-invalid", f"not strict JSON ({error})") from error
