@@ -92,12 +92,13 @@ class StagePlan(Wire):
 
 
 class CompletedRun(Wire):
-    """A completed run an environment can go back to."""
+    """A completed run an environment can go back to; `pins` are the files it executed (lock included)."""
 
     run: str
     release: str
     manifest_digest: Sha256
     slot: Pin | None
+    pins: tuple[Pin, ...] = ()
 
 
 # --- details of a run's entries --------------------------------------------------------------------------
