@@ -23,9 +23,7 @@ MANIFEST_LIMIT: Final = 4 * 1024 * 1024
 
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", re.ASCII)
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
-_NAME = re.compile(
-    r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*", re.ASCII
-)
+_NAME = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*", re.ASCII)
 
 
 def is_tag(text: str) -> bool:
@@ -120,7 +118,7 @@ def too_large(where: str, limit: int) -> Refused:
 
 
 def parse_json_object(body: bytes, where: str) -> dict[str, Any]:
-    """A JSON object. Raises Refused("manifest-ambiguous") on duplicate keys, Invalid("manifest-malformed")."""
+    """A JSON object. Raises Invalid("manifest-malformed"); for a key twice, Refused("manifest-ambiguous")."""
     try:
         value = json.loads(body.decode("utf-8"), object_pairs_hook=lambda pairs: _unique(pairs, where))
     except (ValueError, RecursionError):

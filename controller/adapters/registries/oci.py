@@ -33,9 +33,7 @@ from controller.model.registry import ManifestAnswer
 from controller.ports import Clock
 
 T = TypeVar("T")
-_HOST = re.compile(
-    r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?"
-)
+_HOST = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 _NEXT = re.compile(r'<([^<>]{1,2000})>\s*;[^,]*\brel="?next"?', re.IGNORECASE)
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _RETRIED: Final = frozenset({429, 500, 502, 503, 504})
@@ -249,9 +247,7 @@ class OciRegistry:
             if size > MANIFEST_LIMIT:
                 raise too_large(where, MANIFEST_LIMIT)
             if self._pace.monotonic() > until:
-                raise _unavailable(
-                    where, "registry-timeout", f"the answer took over {self._limits.deadline:g} s"
-                )
+                raise _unavailable(where, "registry-timeout", f"the answer took over {self._limits.deadline:g} s")
         return b"".join(parts)
 
     def _retrying(self, where: str, attempt: Callable[[], T]) -> T:
@@ -264,9 +260,7 @@ class OciRegistry:
             except httpx.RemoteProtocolError:
                 error = truncated(where, "a connection that closed early")
             except httpx.TimeoutException:
-                error = _unavailable(
-                    where, "registry-timeout", f"no answer within {self._limits.timeout:g} s"
-                )
+                error = _unavailable(where, "registry-timeout", f"no answer within {self._limits.timeout:g} s")
             except httpx.HTTPStatusError as failed:
                 error = self._busy(failed.response, f"the token service for {where}")
             except (httpx.TransportError, httpx.InvalidURL) as failed:
@@ -313,9 +307,7 @@ class OciRegistry:
             headers = {"Accept": accept}
             if authorization is not None and _origin(url) == _origin(place.base):
                 headers["Authorization"] = authorization
-            response = self._client.send(
-                self._client.build_request(method, url, headers=headers), stream=True
-            )
+            response = self._client.send(self._client.build_request(method, url, headers=headers), stream=True)
             if response.status_code not in _REDIRECTS:
                 return response
             response.close()
