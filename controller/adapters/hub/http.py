@@ -1,0 +1,295 @@
+"""The agents' door over HTTP: signed long polls in, signed deliveries out, on one background thread.
+
+POST /agent/v1/poll   a DSSE envelope of a Poll → a DSSE envelope of a Delivery bound to the poll's nonce
+GET  /agent/v1/trust  the trust chain's links, for agents that meet an unknown controller key
+GET  /healthz, /status
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import threading
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from controller.adapters.hub.mailbox import Answer, Mailbox
+from controller.errors import LockgateError, Unavailable
+from controller.ledger import dsse
+from controller.ledger.canonical import canonical
+from controller.model.order import (
+    DELIVERY_TYPE,
+    AgentKey,
+    AgentStatement,
+    Delivery,
+    Poll,
+    PreparedOrder,
+    SamplingRequest,
+)
+from controller.ports import Clock, Signer, Wake
+
+MAX_BODY = 8 << 20
+"""Bytes of one poll; an agent sends at most a few hundred statements at a time."""
+BODY_SECONDS = 10.0
+"""A client that takes longer to send its poll is let go."""
+MAX_WAIT = 60.0
+MAX_HELD_PER_AGENT = 4
+"""Polls of one agent held at the same time; a further one is answered 429."""
+MAX_CONNECTIONS = 4096
+_STATUS = {"poll-malformed": 400, "envelope-malformed": 400, "not-canonical": 400, "nonce-replayed": 409}
+
+
+class HttpHub:
+    """An AgentHub on `listen` ("host:port"; port 0 takes a free one, see `address`).
+
+    `trust_links` gives the chain as JSON and `trust_version` its newest version; `status` is what GET /status
+    answers. Both are called on worker threads. `wake` is called when a statement arrived or an agent first
+    appears, on the hub's thread: it must return at once.
+    """
+
+    def __init__(
+        self,
+        listen: str,
+        *,
+        signer: Signer,
+        clock: Clock,
+        wake: Wake,
+        trust_links: Callable[[], Sequence[Any]],
+        trust_version: Callable[[], int],
+        status: Callable[[], Mapping[str, Any]] = dict,
+    ) -> None:
+        self._listen = listen
+        self._signer = signer
+        self._clock = clock
+        self._trust_links = trust_links
+        self._trust_version = trust_version
+        self._status = status
+        self._box = Mailbox(wake, self._changed)
+        self._held: dict[str, set[asyncio.Event]] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._server: uvicorn.Server | None = None
+        self._thread: threading.Thread | None = None
+        self._socket: socket.socket | None = None
+        self._stopping = False
+
+    # -- the port --------------------------------------------------------------------------------------
+
+    def declare(self, agents: Mapping[str, AgentKey]) -> None:
+        """Replace the declared agents."""
+        self._box.declare(agents)
+
+    def deliver(self, orders: Sequence[PreparedOrder]) -> None:
+        """Offer orders until they are reported or cancelled; held polls are answered at once."""
+        self._box.deliver(orders)
+
+    def cancel(self, order_ids: Sequence[str]) -> None:
+        """Stop offering these orders."""
+        self._box.cancel(order_ids)
+
+    def sample(self, requests: Mapping[str, SamplingRequest | None]) -> None:
+        """Set what the named agents sample."""
+        self._box.sample(requests)
+
+    def acknowledge(self, digests: Sequence[str]) -> None:
+        """Let agents forget these statements."""
+        self._box.acknowledge(digests)
+
+    def inbox(self) -> tuple[AgentStatement, ...]:
+        """Verified, unacknowledged statements in order of arrival."""
+        return self._box.inbox()
+
+    def seen(self) -> Mapping[str, datetime]:
+        """When each agent's last accepted poll arrived."""
+        return self._box.seen()
+
+    def delivered(self) -> Mapping[str, datetime]:
+        """When each order was first handed out."""
+        return self._box.delivered()
+
+    @property
+    def address(self) -> str:
+        """The base URL agents dial, known once started."""
+        if self._socket is None:
+            raise Unavailable("hub-stopped", "the agents' door is not open")
+        host, port = self._socket.getsockname()[:2]
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+    def start(self) -> None:
+        """Bind and serve; raises Unavailable("listen-failed") when the address cannot be had."""
+        self._socket = _bind(self._listen)
+        app = Starlette(
+            routes=[
+                Route("/agent/v1/poll", self._poll, methods=["POST"]),
+                Route("/agent/v1/trust", self._trust),
+                Route("/healthz", _healthz),
+                Route("/status", self._tell_status),
+            ]
+        )
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            server_header=False,
+            limit_concurrency=MAX_CONNECTIONS,
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=1,
+        )
+        self._server = uvicorn.Server(config)
+        self._stopping = False
+        ready = threading.Event()
+        self._thread = threading.Thread(target=self._serve, args=(ready,), name="agent-hub", daemon=True)
+        self._thread.start()
+        ready.wait(10)
+
+    def stop(self) -> None:
+        """Answer held polls, close the door and end the thread; safe to call twice."""
+        self._stopping = True
+        if self._server is not None and self._loop is not None and self._thread is not None:
+            self._server.should_exit = True
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._release_all)
+            self._thread.join(10)
+        if self._socket is not None:
+            self._socket.close()
+        self._server = self._loop = self._thread = self._socket = None
+
+    # -- HTTP ------------------------------------------------------------------------------------------
+
+    def _serve(self, ready: threading.Event) -> None:
+        async def main() -> None:
+            assert self._server is not None
+            assert self._socket is not None
+            self._loop = asyncio.get_running_loop()
+            self._loop.call_soon(ready.set)
+            await self._server.serve(sockets=[self._socket])
+
+        asyncio.run(main())
+
+    async def _poll(self, request: Request) -> Response:
+        try:
+            body = await asyncio.wait_for(_read(request), BODY_SECONDS)
+            poll, sent = self._box.accept(body, self._clock.now(), self._clock.monotonic())
+            held = self._held.setdefault(poll.agent, set())
+            if len(held) >= MAX_HELD_PER_AGENT:
+                return JSONResponse({"code": "too-many-polls"}, 429, headers={"Retry-After": "1"})
+            await self._hold(request, poll, sent, held)
+            return Response(self._deliver(poll, sent), media_type="application/json")
+        except _TooLargeError:
+            return JSONResponse({"code": "poll-too-large"}, 413, headers={"Connection": "close"})
+        except (TimeoutError, ClientDisconnect):
+            return JSONResponse({"code": "poll-too-slow"}, 408, headers={"Connection": "close"})
+        except LockgateError as error:
+            return JSONResponse({"code": error.code, "message": str(error)}, _STATUS.get(error.code, 403))
+
+    async def _hold(self, request: Request, poll: Poll, sent: list[str], held: set[asyncio.Event]) -> None:
+        """Wait until something is due to the agent, its patience ends, or it hangs up."""
+        until = self._clock.monotonic() + min(poll.wait_seconds, MAX_WAIT)
+        changed = asyncio.Event()
+        held.add(changed)
+        gone = asyncio.ensure_future(_hangs_up(request))
+        try:
+            while not self._stopping and not self._box.due(poll.agent, sent):
+                left = until - self._clock.monotonic()
+                if left <= 0:
+                    return
+                changed.clear()
+                waiting = asyncio.ensure_future(changed.wait())
+                await asyncio.wait((waiting, gone), timeout=left, return_when=asyncio.FIRST_COMPLETED)
+                waiting.cancel()
+                if gone.done():
+                    raise ClientDisconnect
+        finally:
+            gone.cancel()
+            held.discard(changed)
+            if not held:
+                self._held.pop(poll.agent, None)
+
+    def _deliver(self, poll: Poll, sent: list[str]) -> bytes:
+        now = self._clock.now()
+        answer: Answer = self._box.answer(poll.agent, sent, now)
+        delivery = Delivery(
+            agent=poll.agent,
+            environment=poll.environment,
+            nonce=poll.nonce,
+            orders=answer.orders,
+            acknowledged=answer.acknowledged,
+            sampling=answer.sampling,
+            trust_version=self._trust_version(),
+            at=now,
+        )
+        return dsse.sign(canonical(delivery.plain()), DELIVERY_TYPE, self._signer)
+
+    async def _trust(self, _request: Request) -> Response:
+        return JSONResponse({"links": list(await run_in_threadpool(self._trust_links))})
+
+    async def _tell_status(self, _request: Request) -> Response:
+        return JSONResponse(dict(await run_in_threadpool(self._status)))
+
+    def _changed(self, agent: str) -> None:
+        loop = self._loop
+        if loop is not None:
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(self._release, agent)
+
+    def _release(self, agent: str) -> None:
+        for event in self._held.get(agent, ()):
+            event.set()
+
+    def _release_all(self) -> None:
+        for agent in list(self._held):
+            self._release(agent)
+
+
+class _TooLargeError(Exception):
+    """A body beyond MAX_BODY."""
+
+
+async def _read(request: Request) -> bytes:
+    data = bytearray()
+    async for chunk in request.stream():
+        data += chunk
+        if len(data) > MAX_BODY:
+            raise _TooLargeError
+    return bytes(data)
+
+
+async def _hangs_up(request: Request) -> None:
+    receive: Callable[[], Awaitable[Any]] = request.receive
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _healthz(_request: Request) -> Response:
+    return JSONResponse({"status": "ok"})
+
+
+def _bind(listen: str) -> socket.socket:
+    host, _, port = listen.rpartition(":")
+    host = host.strip("[]") or "127.0.0.1"
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        sock = socket.socket(family, kind, protocol)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
+    except (OSError, ValueError) as error:
+        raise Unavailable(
+            "listen-failed",
+            "the agents' door cannot open",
+            where=listen,
+            expected="a free host:port of this machine",
+            got=str(error),
+            cure="stop what listens there, or choose another --listen",
+        ) from error
+    return sock
