@@ -1,0 +1,65 @@
+"""A local origin without hooks, opened directly: reading files, swapping refs under git's own lock."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from controller.adapters.git.refs import RefFiles
+from controller.adapters.git.store import ObjectStore
+from controller.adapters.git.trees import Sink
+from controller.errors import Unavailable
+from controller.model.history import Tips
+
+
+class DirectOrigin:
+    """Reads and writes the origin's own git directory."""
+
+    def __init__(self, gitdir: Path, store: ObjectStore, refs: RefFiles) -> None:
+        self.gitdir = gitdir
+        self.store = store
+        self._refs = refs
+
+    def observe(self, main: str, requests: str, evidence: str) -> Tips:
+        """The tips now; no object is read."""
+        read = self._refs.read
+        if not (self.gitdir / "HEAD").exists():
+            raise gone(self.gitdir)
+        return Tips(main=read(main), requests=read(requests), evidence=read(evidence))
+
+    def known(self, ref: str) -> str | None:
+        """The tip of one ref now."""
+        return self._refs.read(ref)
+
+    def publish(self, ref: str, expected: str | None, new: str, made: Sink) -> None:
+        """Store `made` and move `ref`, both durably."""
+        store_objects(self.store, made)
+        self._refs.swap(ref, expected, new)
+
+
+def gone(gitdir: Path) -> Unavailable:
+    """The origin is not there (an unmounted disk, a moved folder)."""
+    return Unavailable(
+        "origin-unavailable",
+        "the origin is not there",
+        where=str(gitdir),
+        expected="a git repository",
+        got="none",
+        cure="check the path and its mount",
+        retry_after=5.0,
+    )
+
+
+def store_objects(store: ObjectStore, made: Sink) -> None:
+    """Write objects durably; a full or failing disk is Unavailable("disk-unavailable")."""
+    try:
+        store.write(made)
+    except OSError as error:
+        raise Unavailable(
+            "disk-unavailable",
+            "the objects cannot be written",
+            where=str(store.gitdir / "objects"),
+            expected="room and the right to write",
+            got=error.strerror or type(error).__name__,
+            cure="free space or mend the permissions; nothing was recorded",
+            retry_after=5.0,
+        ) from error

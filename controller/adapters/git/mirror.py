@@ -1,0 +1,171 @@
+"""Every origin that is not opened in place: a mirror fetched and pushed by the git program.
+
+`git push --atomic --force-with-lease=REF:OID` is the compare-and-swap; libgit2's push is not one.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Final
+
+from controller.adapters.git import locate
+from controller.adapters.git.direct import store_objects
+from controller.adapters.git.locate import Place
+from controller.adapters.git.program import Outcome, git
+from controller.adapters.git.refs import RefFiles, ref_moved
+from controller.adapters.git.store import ObjectStore
+from controller.adapters.git.trees import Sink
+from controller.errors import Conflict, LockgateError, Refused, Unavailable
+from controller.model.history import Tips
+
+_MOVED: Final = re.compile(
+    r"stale info|non-fast-forward|fetch first|cannot lock ref|failed to update ref|reference already exists"
+    r"|incorrect old value|failed to lock"
+)
+_FSCK: Final = re.compile(r"object ([0-9a-f]{40}): (\w+): ([^|]*)")
+_COMMIT_FSCK: Final = re.compile(
+    r"nulInCommit|multipleAuthors|[Cc]ommit|Author|Committer|badDate|badParent|Timezone"
+)
+
+
+class MirroredOrigin:
+    """Reads a mirror in the state directory, brings it up to date on observe(), writes by push."""
+
+    def __init__(self, place: Place, gitdir: Path, refs: tuple[str, ...], *, timeout: float, owner: str) -> None:
+        self.gitdir = gitdir
+        self._place = place
+        self._wanted = refs
+        self._timeout = timeout
+        if not (gitdir / "HEAD").is_file():
+            gitdir.parent.mkdir(parents=True, exist_ok=True)
+            outcome = git(None, ["init", "-q", "--bare", "--template=", str(gitdir)], timeout=timeout)
+            if outcome.code:
+                raise self._unanswered(outcome)
+        locate.check_complete(gitdir)
+        self.store = ObjectStore(gitdir)
+        self._refs = RefFiles(gitdir, owner)
+        self._origin_refs = RefFiles(place.gitdir) if place.gitdir is not None else None
+
+    def _tracking(self, ref: str) -> str:
+        return "refs/remotes/origin/" + ref.removeprefix("refs/")
+
+    def known(self, ref: str) -> str | None:
+        """The tip as last seen."""
+        return self._refs.read(self._tracking(ref))
+
+    def observe(self, main: str, requests: str, evidence: str) -> Tips:
+        """Fetch and return the tips. Raises Unavailable when the origin does not answer in time."""
+        if not self._is_current():
+            self._fetch()
+        return Tips(main=self.known(main), requests=self.known(requests), evidence=self.known(evidence))
+
+    def _is_current(self) -> bool:
+        """For a local origin: its refs are files, and comparing them saves the fetch."""
+        if self._origin_refs is None or self._place.gitdir is None:
+            return False
+        if not self._place.files:
+            return False
+        if not (self._place.gitdir / "HEAD").is_file():
+            raise self._unavailable("no repository at the origin's path")
+        return all(self._origin_refs.read(ref) == self.known(ref) for ref in self._wanted)
+
+    def _fetch(self) -> None:
+        # The trailing * makes a pattern of each name: an absent branch is then no error, and --prune forgets it.
+        specs = [f"+{ref}*:{self._tracking(ref)}*" for ref in self._wanted]
+        options = [
+            "--quiet",
+            "--no-tags",
+            "--prune",
+            "--no-write-fetch-head",
+            "--no-recurse-submodules",
+            "--atomic",
+        ]
+        outcome = self._git(["fetch", *options, "--", self._place.url, *specs])
+        if outcome.code:
+            raise self._fetch_error(outcome)
+        self.store.refresh()
+        locate.check_complete(self.gitdir)
+
+    def publish(self, ref: str, expected: str | None, new: str, made: Sink) -> None:
+        """Store `made` in the mirror and push. Raises Conflict, Refused("push-rejected") or Unavailable."""
+        store_objects(self.store, made)
+        lease = f"--force-with-lease={ref}:{expected or ''}"
+        try:
+            outcome = self._git(
+                ["push", "--porcelain", "--atomic", "--no-verify", lease, "--", self._place.url, f"{new}:{ref}"]
+            )
+        except Unavailable as error:
+            self._settle(ref, new, error)
+            return
+        if outcome.code:
+            self._settle(ref, new, self._push_error(ref, expected, outcome))
+            return
+        self._refs.force(self._tracking(ref), new)
+
+    def _settle(self, ref: str, new: str, error: LockgateError) -> None:
+        """A push whose answer got lost may have landed: the error stands unless the origin is at `new`."""
+        if not isinstance(error, Unavailable):
+            raise error
+        try:
+            self._fetch()
+        except LockgateError:
+            raise error from None
+        if self.known(ref) != new:
+            raise error
+
+    def _push_error(self, ref: str, expected: str | None, outcome: Outcome) -> LockgateError:
+        status = next((line for line in outcome.out.splitlines() if line.startswith("!")), "")
+        if not status:
+            return self._unanswered(outcome)
+        if "[remote rejected]" in status and not _MOVED.search(status):
+            return self._rejected(ref, status, outcome)
+        if _MOVED.search(status):
+            moved: Conflict = ref_moved(ref, expected, "another commit")
+            return moved
+        return self._rejected(ref, status, outcome)
+
+    def _rejected(self, ref: str, status: str, outcome: Outcome) -> Refused:
+        reason = status.rpartition("\t")[2]
+        said = [
+            line.removeprefix("remote:").strip() for line in outcome.err.splitlines() if line.startswith("remote:")
+        ]
+        return Refused(
+            "push-rejected",
+            "the origin refuses the push",
+            where=f"{ref} at {self._place.url}",
+            expected="an origin that lets the controller write this branch",
+            got=" | ".join([reason, *filter(None, said)])[:600],
+            cure="let the controller's account push this branch, or change the hook that said no",
+        )
+
+    def _fetch_error(self, outcome: Outcome) -> LockgateError:
+        found = _FSCK.search(outcome.err)
+        if found is None:
+            return self._unanswered(outcome)
+        code = "commit-malformed" if _COMMIT_FSCK.search(found[2]) else "tree-malformed"
+        return Refused(
+            code,
+            "the origin offers an object that git refuses",
+            where=found[1],
+            expected="objects that pass git fsck --strict",
+            got=f"{found[2]}: {found[3].strip()}",
+            cure="rewrite the commit that brought it; nothing was fetched",
+        )
+
+    def _git(self, arguments: list[str]) -> Outcome:
+        return git(self.gitdir, arguments, timeout=self._timeout, where=self._place.url)
+
+    def _unanswered(self, outcome: Outcome) -> Unavailable:
+        return self._unavailable(outcome.words or f"git ended with {outcome.code}")
+
+    def _unavailable(self, got: str) -> Unavailable:
+        return Unavailable(
+            "origin-unavailable",
+            "the origin does not answer",
+            where=self._place.url,
+            expected="an answer to git",
+            got=got,
+            cure="check the address, the network and the credentials",
+            retry_after=5.0,
+        )

@@ -1,0 +1,187 @@
+"""Git objects as bytes: commits parsed once with their signature checked, trees parsed strictly.
+
+Formats: gitformat-signature(5), git-hash-object(1), and the checks of git-fsck(1) that keep a tree unambiguous.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from datetime import UTC, datetime
+from typing import Final, Literal
+
+from controller.adapters.git import sshsig
+from controller.errors import Refused
+from controller.model.history import Commit, Person
+
+TREE_MODE: Final = 0o040000
+LINK_MODE: Final = 0o160000
+EMPTY_TREE: Final = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MODES: Final = {
+    b"40000": TREE_MODE,
+    b"100644": 0o100644,
+    b"100755": 0o100755,
+    b"100664": 0o100664,
+    b"120000": 0o120000,
+    b"160000": LINK_MODE,
+}
+_ENTRY = re.compile(rb"([0-7]+) ([^\0]+)\0(.{20})", re.DOTALL)
+_PERSON = re.compile(rb"(?s)(.*?) ?<([^<>\n]*)> (\d{1,12}) [+-]\d{4}")
+_OID = re.compile(rb"[0-9a-f]{40}")
+
+Tree = dict[str, tuple[int, str]]
+"""Name → (mode, object id), in the tree's own order."""
+
+
+def object_id(kind: bytes, data: bytes) -> str:
+    """The SHA-1 object id of `data` stored as `kind` (b"blob", b"tree", b"commit")."""
+    return hashlib.sha1(b"%s %d\0" % (kind, len(data)) + data, usedforsecurity=False).hexdigest()
+
+
+def _bad_tree(oid: str, why: str) -> Refused:
+    return Refused(
+        "tree-malformed",
+        "a tree is ambiguous or broken",
+        where=oid,
+        expected="unique, sorted names with known modes",
+        got=why,
+        cure="git fsck --strict in the origin, and rewrite the commit that brought this tree",
+    )
+
+
+def parse_tree(oid: str, data: bytes) -> Tree:
+    """The entries of a raw tree. Raises Refused("tree-malformed") on duplicates, disorder or odd names."""
+    entries = _ENTRY.findall(data)
+    if sum(len(mode) + len(name) + 22 for mode, name, _ in entries) != len(data):
+        raise _bad_tree(oid, "bytes that are no entry")
+    keys = [name + b"/" if mode == b"40000" else name for mode, name, _ in entries]
+    if sorted(keys) != keys:
+        raise _bad_tree(oid, "names out of order")
+    tree: Tree = {}
+    for mode, name, raw in entries:
+        known = _MODES.get(mode)
+        if known is None:
+            raise _bad_tree(oid, f"mode {mode.decode()}")
+        tree[name.decode("utf-8", "surrogateescape")] = (known, raw.hex())
+    if len(tree) != len(entries):
+        raise _bad_tree(oid, "two entries of one name")
+    for name in tree:
+        if "/" in name or name in (".", "..") or (name[0] == "." and name.lower() == ".git"):
+            raise _bad_tree(oid, f"the name {name!r}")
+    return tree
+
+
+def _person(line: bytes | None) -> Person | None:
+    match = _PERSON.fullmatch(line) if line is not None else None
+    if match is None:
+        return None
+    try:
+        at = datetime.fromtimestamp(int(match[3]), UTC)
+    except (ValueError, OverflowError, OSError):
+        return None
+    return Person(match[1].decode("utf-8", "replace"), match[2].decode("utf-8", "replace"), at)
+
+
+_NOBODY = Person("", "", EPOCH)
+
+
+def _headers(head: bytes) -> tuple[list[tuple[bytes, bytes]], bytes, list[bytes]]:
+    """(plain headers, the head without signature headers, the signature headers' values)."""
+    headers: list[tuple[bytes, bytes]] = []
+    kept: list[bytes] = []
+    signatures: list[bytes] = []
+    signing = False
+    for line in head.split(b"\n"):
+        if line.startswith(b" "):
+            if signing:
+                signatures[-1] += b"\n" + line[1:]
+            else:
+                kept.append(line)
+            continue
+        name, _, value = line.partition(b" ")
+        signing = name in (b"gpgsig", b"gpgsig-sha256")
+        if signing:
+            signatures.append(value if name == b"gpgsig" else b"")
+        else:
+            kept.append(line)
+            headers.append((name, value))
+    return headers, b"\n".join(kept), signatures
+
+
+def parse_commit(oid: str, data: bytes) -> Commit:
+    """A raw commit as a value, its signature checked over its bytes without the signature header.
+
+    Nothing raises: a commit that breaks a rule of its own carries the code in `malformed`, and its signature
+    counts as bad.
+    """
+    head, separator, body = data.partition(b"\n\n")
+    headers, kept, signatures = _headers(head if separator else data.removesuffix(b"\n"))
+    names = [name for name, _ in headers]
+    parents = [value for name, value in headers if name == b"parent"]
+    values = dict(reversed(headers))
+    author, committer = _person(values.get(b"author")), _person(values.get(b"committer"))
+    shape = [b"tree", *[b"parent"] * len(parents), b"author", b"committer"]
+    sound = (
+        len(signatures) <= 1
+        and b"\0" not in data
+        and names[: len(shape)] == shape
+        and not {b"tree", b"parent", b"author", b"committer"} & set(names[len(shape) :])
+        and all(_OID.fullmatch(value) for value in (values[b"tree"], *parents))
+        and author is not None
+        and committer is not None
+    )
+    signature: Literal["none", "good", "bad"] = "bad" if signatures else "none"
+    key = None
+    if sound and signatures and signatures[0].startswith(sshsig.BEGIN):
+        try:
+            key = sshsig.verify(signatures[0], kept + b"\n\n" + body if separator else kept + b"\n", "git")
+            signature = "good"
+        except Refused:
+            key = None
+    return Commit(
+        id=oid,
+        tree=values.get(b"tree", b"").decode("ascii", "replace"),
+        parents=tuple(value.decode("ascii", "replace") for value in parents),
+        author=author or _NOBODY,
+        committer=committer or _NOBODY,
+        message=body.decode("utf-8", "replace"),
+        signature=signature,
+        key=key,
+        malformed=None if sound else "commit-malformed",
+    )
+
+
+def commit_links(data: bytes) -> tuple[str, list[str]]:
+    """(tree, parents) of a raw commit, for walks that need nothing else."""
+    tree = data[5:45].decode("ascii", "replace")
+    parents: list[str] = []
+    at = 46
+    while data.startswith(b"parent ", at):
+        parents.append(data[at + 7 : at + 47].decode("ascii", "replace"))
+        at += 48
+    return tree, parents
+
+
+def _clean(text: str) -> bytes:
+    return re.sub(r"[\x00-\x1f<>]", "", text).strip().encode()
+
+
+def encode_person(name: str, email: str, at: datetime) -> bytes:
+    """ "name <email> seconds +0000": whole seconds, the zone is always UTC."""
+    return b"%s <%s> %d +0000" % (_clean(name), _clean(email), int(at.timestamp()))
+
+
+def encode_commit(tree: str, parents: tuple[str, ...], author: bytes, committer: bytes, message: str) -> bytes:
+    """The bytes of an unsigned commit; the message gets its final newline."""
+    text = message.encode().replace(b"\0", b"")
+    lines = [b"tree " + tree.encode(), *(b"parent " + parent.encode() for parent in parents)]
+    lines += [b"author " + author, b"committer " + committer, b"", text if text.endswith(b"\n") else text + b"\n"]
+    return b"\n".join(lines)
+
+
+def attach_signature(payload: bytes, armored: str) -> bytes:
+    """A commit's bytes with `armored` as its gpgsig header, where git puts it."""
+    head, _, body = payload.partition(b"\n\n")
+    folded = b"\n ".join(armored.strip().encode().split(b"\n"))
+    return head + b"\ngpgsig " + folded + b"\n\n" + body

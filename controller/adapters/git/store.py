@@ -1,0 +1,166 @@
+"""Reading one object database: every object checked against its id, commits and trees parsed once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+
+import pygit2
+
+from controller.adapters.git import objects, pack
+from controller.adapters.git.objects import EMPTY_TREE, TREE_MODE, Tree
+from controller.errors import Refused
+from controller.model.history import Change, Commit, TreeFile
+
+# libgit2 would hash every object as well; `ObjectStore.raw` does it once, with our own code for the finding.
+pygit2.option(pygit2.GIT_OPT_ENABLE_STRICT_HASH_VERIFICATION, False)
+_KINDS = {
+    pygit2.GIT_OBJECT_COMMIT: b"commit",
+    pygit2.GIT_OBJECT_TREE: b"tree",
+    pygit2.GIT_OBJECT_BLOB: b"blob",
+}
+
+
+def corrupt(oid: str, got: str) -> Refused:
+    """The refusal for an object that is missing, unreadable or not what its id says."""
+    return Refused(
+        "object-corrupt",
+        "an object of the history cannot be trusted",
+        where=oid,
+        expected="an object whose bytes hash to its id",
+        got=got,
+        cure="git fsck --full names the damage; fetch the object again from a good clone",
+    )
+
+
+class ObjectStore:
+    """The objects below one git directory."""
+
+    def __init__(self, gitdir: Path, *, commits: int = 20_000, trees: int = 4_096) -> None:
+        self.gitdir = gitdir
+        self._repo = pygit2.Repository(str(gitdir))
+        self._odb = self._repo.odb
+        self.commit = lru_cache(commits)(self._commit)
+        self.tree = lru_cache(trees)(self._tree)
+
+    @property
+    def repository(self) -> pygit2.Repository:
+        """The libgit2 handle, for merges and graph questions."""
+        return self._repo
+
+    def refresh(self) -> None:
+        """Look at the packs again: objects were written or repacked by somebody else."""
+        self._repo = pygit2.Repository(str(self.gitdir))
+        self._odb = self._repo.odb
+
+    def close(self) -> None:
+        """Release files and memory."""
+        self.commit.cache_clear()
+        self.tree.cache_clear()
+        self._repo.free()
+
+    def raw(self, oid: str, kind: bytes) -> bytes:
+        """The bytes of an object of `kind`, checked against its id. Raises Refused("object-corrupt")."""
+        data = self._raw(oid, kind)
+        if data is None:
+            # A repack may have taken the pack away under us: one fresh look, then it is a finding.
+            self.refresh()
+            data = self._raw(oid, kind)
+        if data is None:
+            raise corrupt(oid, "no such object, or one that cannot be read")
+        return data
+
+    def _raw(self, oid: str, kind: bytes) -> bytes | None:
+        try:
+            found, data = self._odb.read(oid)
+        except (KeyError, ValueError, OSError, pygit2.GitError):
+            return None
+        if _KINDS.get(found) != kind:
+            raise corrupt(oid, f"an object that is no {kind.decode()}")
+        body: bytes = data
+        if hashlib.sha1(b"%s %d\0" % (kind, len(body)) + body, usedforsecurity=False).hexdigest() != oid:
+            return None
+        return body
+
+    def write(self, made: pack.Objects) -> None:
+        """Store objects durably. Raises OSError."""
+        pack.write_pack(self.gitdir / "objects", made)
+
+    def _commit(self, oid: str) -> Commit:
+        return objects.parse_commit(oid, self.raw(oid, b"commit"))
+
+    def parents(self, oid: str) -> list[str]:
+        """The parents of a commit, without judging it."""
+        return objects.commit_links(self.raw(oid, b"commit"))[1]
+
+    def _tree(self, oid: str) -> Tree:
+        if oid == EMPTY_TREE:
+            return {}
+        return objects.parse_tree(oid, self.raw(oid, b"tree"))
+
+    def root(self, commit: str) -> str:
+        """The tree id of a commit."""
+        return objects.commit_links(self.raw(commit, b"commit"))[0]
+
+    def changes(self, old: str, new: str) -> list[Change]:
+        """Paths that differ between two trees, sorted."""
+        found: list[Change] = []
+        if old != new:
+            self._compare(self.tree(old), self.tree(new), "", found)
+        found.sort(key=lambda change: change.path)
+        return found
+
+    def _compare(self, old: Tree, new: Tree, prefix: str, found: list[Change]) -> None:
+        names = {name for name, _ in old.items() ^ new.items()}
+        for name in names:
+            was, now = old.get(name), new.get(name)
+            path = prefix + name
+            was_tree = was is not None and was[0] == TREE_MODE
+            now_tree = now is not None and now[0] == TREE_MODE
+            if was_tree or now_tree:
+                self._compare(
+                    self.tree(was[1]) if was is not None and was_tree else {},
+                    self.tree(now[1]) if now is not None and now_tree else {},
+                    path + "/",
+                    found,
+                )
+            before = TreeFile(was[1], was[0]) if was is not None and not was_tree else None
+            after = TreeFile(now[1], now[0]) if now is not None and not now_tree else None
+            if before is not None or after is not None:
+                found.append(Change(path, before, after))
+
+    def file(self, tree: str, path: str) -> TreeFile | None:
+        """The file at `path` of a tree, or None (a directory is no file)."""
+        parts = path.split("/")
+        for name in parts[:-1]:
+            entry = self.tree(tree).get(name)
+            if entry is None or entry[0] != TREE_MODE:
+                return None
+            tree = entry[1]
+        entry = self.tree(tree).get(parts[-1])
+        return TreeFile(entry[1], entry[0]) if entry is not None and entry[0] != TREE_MODE else None
+
+    def files(self, tree: str, prefix: str) -> Iterator[tuple[str, TreeFile]]:
+        """Every file below `prefix` (a folder, with or without its slash, or a file), sorted by path."""
+        folder = prefix.strip("/")
+        if folder:
+            for name in folder.split("/"):
+                entry = self.tree(tree).get(name)
+                if entry is None or entry[0] != TREE_MODE:
+                    file = self.file(tree, folder) if entry is not None else None
+                    if file is not None:
+                        yield folder, file
+                    return
+                tree = entry[1]
+            folder += "/"
+        yield from self._walk(tree, folder)
+
+    def _walk(self, tree: str, prefix: str) -> Iterator[tuple[str, TreeFile]]:
+        # git's order is the order of whole paths: a directory sorts as if its name ended in a slash.
+        for name, (mode, oid) in self.tree(tree).items():
+            if mode == TREE_MODE:
+                yield from self._walk(oid, f"{prefix}{name}/")
+            else:
+                yield prefix + name, TreeFile(oid, mode)
