@@ -1,0 +1,124 @@
+"""OpenSSH public keys as identities: one spelling a key, and the key id that DSSE envelopes name it by.
+
+Formats: RFC 4253 section 6.6 (rsa), RFC 5656 (ecdsa), RFC 8709 (ed25519), PROTOCOL.u2f (sk keys). Key ids
+follow securesystemslib: SHA-256 over the canonical JSON of keytype, keyval and scheme.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import struct
+from functools import lru_cache
+
+import rfc8785
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_ssh_public_key
+
+from controller.errors import Invalid
+
+_FIELDS = {
+    "ssh-ed25519": 2,
+    "ssh-rsa": 3,
+    "ecdsa-sha2-nistp256": 3,
+    "ecdsa-sha2-nistp384": 3,
+    "ecdsa-sha2-nistp521": 3,
+    "sk-ssh-ed25519@openssh.com": 3,
+    "sk-ecdsa-sha2-nistp256@openssh.com": 4,
+}
+
+
+def _malformed(key: str, why: str) -> Invalid:
+    return Invalid(
+        "key-malformed",
+        "this is no OpenSSH public key",
+        where=key[:80],
+        expected="algorithm and base64, as in a .pub file",
+        got=why,
+        cure="copy the line from the .pub file",
+    )
+
+
+def _strings(blob: bytes) -> list[bytes]:
+    """The length-prefixed strings of an SSH wire blob. Raises ValueError when they do not fill it."""
+    found: list[bytes] = []
+    at = 0
+    while at < len(blob):
+        if at + 4 > len(blob):
+            raise ValueError("cut off")
+        (size,) = struct.unpack_from(">I", blob, at)
+        at += 4
+        if at + size > len(blob):
+            raise ValueError("cut off")
+        found.append(blob[at : at + size])
+        at += size
+    return found
+
+
+def _mpint(value: bytes) -> bytes:
+    number = int.from_bytes(value, "big")
+    return number.to_bytes(number.bit_length() // 8 + 1, "big")
+
+
+@lru_cache(maxsize=4096)
+def normal_key(key: str) -> str:
+    """One spelling for one key: algorithm and canonical base64, without comment.
+
+    Two lines that hold the same key material become equal, whatever their comments, base64 padding bits or
+    leading zeros. Raises Invalid("key-malformed").
+    """
+    algorithm, _, rest = key.strip().partition(" ")
+    words = rest.split()
+    wanted = _FIELDS.get(algorithm)
+    if wanted is None or not words:
+        raise _malformed(key, f"algorithm {algorithm[:40]!r}")
+    try:
+        fields = _strings(base64.b64decode(words[0], validate=True))
+    except (ValueError, binascii.Error) as error:
+        raise _malformed(key, "data that does not decode") from error
+    if len(fields) != wanted or fields[0] != algorithm.encode():
+        raise _malformed(key, "data of another algorithm")
+    if algorithm == "ssh-rsa":
+        fields[1:] = [_mpint(field) for field in fields[1:]]
+    elif (algorithm.endswith("ed25519") or "ed25519@" in algorithm) and len(fields[1]) != 32:
+        raise _malformed(key, f"{len(fields[1])} bytes of key")
+    blob = b"".join(struct.pack(">I", len(field)) + field for field in fields)
+    return f"{algorithm} {base64.b64encode(blob).decode()}"
+
+
+def raw_ed25519(key: str) -> bytes:
+    """The 32 bytes of an ssh-ed25519 key. Raises Invalid("key-malformed") for any other."""
+    normal = normal_key(key)
+    if not normal.startswith("ssh-ed25519 "):
+        raise _malformed(key, "another algorithm than ssh-ed25519")
+    return _strings(base64.b64decode(normal.partition(" ")[2]))[1]
+
+
+@lru_cache(maxsize=4096)
+def key_id(key: str) -> str:
+    """The DSSE key id of an OpenSSH public key, as securesystemslib's SSlibKey.from_crypto computes it.
+
+    Security keys (sk-*) cannot sign DSSE envelopes; theirs is the SHA-256 of the SSH wire blob. Raises
+    Invalid("key-malformed").
+    """
+    normal = normal_key(key)
+    algorithm, _, encoded = normal.partition(" ")
+    if algorithm.startswith("sk-"):
+        return hashlib.sha256(base64.b64decode(encoded)).hexdigest()
+    if algorithm == "ssh-ed25519":
+        return _default_id("ed25519", "ed25519", raw_ed25519(normal).hex())
+    try:
+        public = load_ssh_public_key(normal.encode())
+    except ValueError as error:
+        raise _malformed(key, "a key outside its curve or group") from error
+    pem = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+    if isinstance(public, EllipticCurvePublicKey):
+        return _default_id("ecdsa", algorithm, pem)
+    return _default_id("rsa", "rsassa-pss-sha256", pem)
+
+
+def _default_id(keytype: str, scheme: str, public: str) -> str:
+    # securesystemslib's canonical JSON leaves a newline as it is where RFC 8785 escapes it.
+    body = rfc8785.dumps({"keytype": keytype, "keyval": {"public": public}, "scheme": scheme})
+    return hashlib.sha256(body.replace(b"\\n", b"\n")).hexdigest()
