@@ -7,17 +7,18 @@ from pathlib import Path
 from controller.adapters.git.refs import RefFiles
 from controller.adapters.git.store import ObjectStore
 from controller.adapters.git.trees import Sink
-from controller.errors import Unavailable
+from controller.errors import Unavailable, UsageError
 from controller.model.history import Tips
 
 
 class DirectOrigin:
     """Reads and writes the origin's own git directory."""
 
-    def __init__(self, gitdir: Path, store: ObjectStore, refs: RefFiles) -> None:
+    def __init__(self, gitdir: Path, store: ObjectStore, refs: RefFiles, *, reader: bool = False) -> None:
         self.gitdir = gitdir
         self.store = store
         self._refs = refs
+        self._reader = reader
 
     def observe(self, main: str, requests: str, evidence: str) -> Tips:
         """The tips now; no object is read."""
@@ -32,6 +33,15 @@ class DirectOrigin:
 
     def publish(self, ref: str, expected: str | None, new: str, made: Sink) -> None:
         """Store `made` and move `ref`, both durably."""
+        if self._reader:
+            raise UsageError(
+                "repository-read-only",
+                "this repository was opened for reading",
+                where=str(self.gitdir),
+                expected="a repository opened with a state directory",
+                got="an append",
+                cure="open it for writing",
+            )
         store_objects(self.store, made)
         self._refs.swap(ref, expected, new)
 
@@ -51,6 +61,8 @@ def gone(gitdir: Path) -> Unavailable:
 
 def store_objects(store: ObjectStore, made: Sink) -> None:
     """Write objects durably; a full or failing disk is Unavailable("disk-unavailable")."""
+    if not made:
+        return
     try:
         store.write(made)
     except OSError as error:

@@ -146,14 +146,14 @@ class Graph:
                 if not mark & _STALE:
                     common[oid] = None
                 mark |= _STALE
-            for parent in self._store.commit(oid).parents:
+            for parent in self._store.parents(oid):
                 if flags.get(parent, 0) & mark != mark:
                     flags[parent] = flags.get(parent, 0) | mark
                     heapq.heappush(queue, self._item(parent))
         return [oid for oid in common if not flags[oid] & _STALE]
 
-    def _item(self, oid: str) -> tuple[float, str]:
-        return -self._store.commit(oid).committer.at.timestamp(), oid
+    def _item(self, oid: str) -> tuple[int, str]:
+        return -self._store.committed(oid), oid
 
 
 def _not_on_chain(code: str, why: str, tip: str, until: str) -> Refused:

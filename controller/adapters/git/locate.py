@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 from controller.errors import Refused, UsageError
 
 _SCP: Final = re.compile(r"[^/:]+:(?!//)")
+_PARTIAL: Final = re.compile(r"^\s*(partialclone|promisor|partialclonefilter)\s*=", re.MULTILINE)
 _HOOKS: Final = (
     "pre-receive",
     "update",
@@ -111,9 +112,7 @@ def check_complete(gitdir: Path) -> None:
         found = "a shallow clone"
     elif (gitdir / "info" / "grafts").exists():
         found = "grafts"
-    elif re.search(r"^\s*(partialclone|promisor|partialclonefilter)\s*=", config, re.MULTILINE) or any(
-        (gitdir / "objects" / "pack").glob("*.promisor")
-    ):
+    elif _PARTIAL.search(config) or any((gitdir / "objects" / "pack").glob("*.promisor")):
         found = "a partial clone"
     elif _has_replacements(gitdir):
         found = "refs/replace"

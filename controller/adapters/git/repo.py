@@ -45,8 +45,8 @@ class GitRepo:
     """Implements ports.Repo over a git origin.
 
     `origin` is a path, file://, ssh://, scp-like or http(s):// address. A hookless local origin is opened in
-    place; every other one is read through a mirror in `state_dir` and written by `git push`. `timeout` bounds
-    every git subprocess, in seconds.
+    place; every other one is read through a mirror in `state_dir` (None: a temporary directory, gone at close())
+    and written by `git push`. `timeout` bounds every git subprocess, in seconds.
     """
 
     def __init__(
@@ -60,30 +60,32 @@ class GitRepo:
         name: str = "Lockgate",
         email: str = "controller@lockgate.invalid",
         timeout: float = 60.0,
+        reader: bool = False,
     ) -> None:
         self.main, self.requests, self.evidence = map(full_ref, (main, requests, evidence))
         self.origin = origin
         place = locate.locate(origin)
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
-        self._origin = self._open(place, state_dir, timeout)
+        self._origin = self._open(place, state_dir, timeout, reader)
         self.store = self._origin.store
         self._graph = Graph(self.store)
         self._builder = Builder(self.store, name, email)
         self._waker: Waker = watcher(place.gitdir)
         self._maintenance = Maintenance(self.store)
 
-    def _open(self, place: locate.Place, state_dir: Path | None, timeout: float) -> Origin:
+    def _open(self, place: locate.Place, state_dir: Path | None, timeout: float, reader: bool) -> Origin:
         if place.gitdir is not None:
             locate.check_complete(place.gitdir)
-            if place.direct or (state_dir is None and place.files):
+            if place.direct or (reader and place.files):
                 owner = locate.owner_token(state_dir) if state_dir is not None else "-"
-                return DirectOrigin(place.gitdir, ObjectStore(place.gitdir), RefFiles(place.gitdir, owner))
+                refs = RefFiles(place.gitdir, owner)
+                return DirectOrigin(place.gitdir, ObjectStore(place.gitdir), refs, reader=reader)
         if state_dir is None:
             self._scratch = tempfile.TemporaryDirectory(prefix="lockgate-mirror-")
             state_dir = Path(self._scratch.name)
-        refs = (self.main, self.requests, self.evidence)
+        wanted = (self.main, self.requests, self.evidence)
         owner = locate.owner_token(state_dir)
-        return MirroredOrigin(place, state_dir / "repo.git", refs, timeout=timeout, owner=owner)
+        return MirroredOrigin(place, state_dir / "repo.git", wanted, timeout=timeout, owner=owner)
 
     @classmethod
     def read_only(
@@ -95,12 +97,20 @@ class GitRepo:
         evidence: str = "lockgate/evidence",
         timeout: float = 60.0,
     ) -> Self:
-        """A reader without a state directory, for the CLI and verify; it must not be appended to.
+        """A reader without a state directory, for the CLI and verify; it cannot be appended to.
 
         A local origin is opened in place, hooks or not; a remote one is cloned into a temporary directory that
         close() removes.
         """
-        return cls(os.fspath(origin), None, main=main, requests=requests, evidence=evidence, timeout=timeout)
+        return cls(
+            os.fspath(origin),
+            None,
+            main=main,
+            requests=requests,
+            evidence=evidence,
+            timeout=timeout,
+            reader=True,
+        )
 
     @property
     def gitdir(self) -> Path:
@@ -110,6 +120,10 @@ class GitRepo:
     def observe(self) -> Tips:
         """The tips of the three branches now; fetches first when the origin is mirrored."""
         return self._origin.observe(self.main, self.requests, self.evidence)
+
+    def known(self, ref: str) -> str | None:
+        """The tip of any branch: now for an origin opened in place, as last observed for a mirrored one."""
+        return self._origin.known(full_ref(ref))
 
     def commit(self, oid: str) -> Commit:
         """A commit, its signature checked. Raises Refused("object-corrupt")."""
@@ -168,7 +182,7 @@ class GitRepo:
 
     def _check_tip(self, ref: str, expected: str | None) -> None:
         """Fail before signing when the swap is lost already, as far as this machine knows."""
-        current = self._origin.known(ref)
+        current = self.known(ref)
         if current != expected:
             raise ref_moved(ref, expected, current)
 

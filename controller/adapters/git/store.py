@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -16,6 +17,7 @@ from controller.model.history import Change, Commit, TreeFile
 
 # libgit2 would hash every object as well; `ObjectStore.raw` does it once, with our own code for the finding.
 pygit2.option(pygit2.GIT_OPT_ENABLE_STRICT_HASH_VERIFICATION, False)
+_COMMITTED = re.compile(rb"\ncommitter [^\n]*> (\d{1,12}) ")
 _KINDS = {
     pygit2.GIT_OBJECT_COMMIT: b"commit",
     pygit2.GIT_OBJECT_TREE: b"tree",
@@ -94,6 +96,11 @@ class ObjectStore:
     def parents(self, oid: str) -> list[str]:
         """The parents of a commit, without judging it."""
         return objects.commit_links(self.raw(oid, b"commit"))[1]
+
+    def committed(self, oid: str) -> int:
+        """The committer's date in seconds, 0 when unreadable; a hint for the order of a walk, nothing more."""
+        match = _COMMITTED.search(self.raw(oid, b"commit"))
+        return int(match[1]) if match is not None else 0
 
     def _tree(self, oid: str) -> Tree:
         if oid == EMPTY_TREE:
