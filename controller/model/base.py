@@ -124,7 +124,7 @@ def _matches(pattern: str, most: int | None = None) -> BeforeValidator:
 
 def _integral(value: Any) -> Any:
     # JSON Schema calls 10.0 an integer; the models agree with it.
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) <= 2**53 else value
 
 
 def _schema(pattern: str, description: str, **more: Any) -> WithJsonSchema:

@@ -67,9 +67,10 @@ def manifest_digest(digests: Mapping[str, str]) -> str:
 def lock_bytes(lock: ReleaseLock) -> bytes:
     """The lock as the file that is committed: the same lock gives the same bytes.
 
-    Keys stand in the models' order, components and platforms in the order of their names.
+    Keys stand in the models' order, components and platforms in the order of their names; what is
+    not known (a tag, a channel) is left out.
     """
-    data = lock.model_dump(mode="json", by_alias=True)
+    data = lock.model_dump(mode="json", by_alias=True, exclude_none=True)
     if not (data["metadata"]["labels"] or data["metadata"]["annotations"]):
         data["metadata"] = {"name": lock.name}
     components = data["spec"]["components"]

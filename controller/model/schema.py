@@ -1,0 +1,68 @@
+"""JSON Schemas (draft 2020-12) of the documents, generated from the models."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from controller.model.base import NAME_MAX, NAME_PATTERN
+from controller.model.documents import KINDS, schema_stem
+
+BASE = "https://lockgate.dev/schemas/v1/"
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+
+def schema_id(stem: str) -> str:
+    """The address of a published schema."""
+    return f"{BASE}{stem}.schema.json"
+
+
+@cache
+def document_schema(kind: str) -> dict[str, Any]:
+    """The schema of one kind. Raises KeyError for an unknown kind. The result is shared: do not change it."""
+    raw = KINDS[kind].model_json_schema(by_alias=True)
+    tidy = tidied(raw)
+    return {"$schema": DIALECT, "$id": schema_id(schema_stem(kind)), "title": kind, **tidy}
+
+
+def tidied(node: Any) -> Any:
+    """A generated schema as it is published.
+
+    An optional field is left out rather than null, so null is no type of it; names of generated classes are
+    no titles; keys of a map are constrained by `propertyNames`.
+    """
+    if isinstance(node, list):
+        return [tidied(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    node = {key: value for key, value in node.items() if not (key == "title" and isinstance(value, str))}
+    if "default" in node and not isinstance(node["default"], str | bool | int | float | list):
+        del node["default"]
+    if "properties" in node:
+        # Below `properties` keys are field names, one of which may be "title" or "default".
+        node = {key: value for key, value in node.items() if key != "properties"} | {
+            "properties": {field: tidied(value) for field, value in node["properties"].items()}
+        }
+    node = {key: value if key in ("properties", "default") else tidied(value) for key, value in node.items()}
+    return _keys_by_name(_without_null(node))
+
+
+def _without_null(node: dict[str, Any]) -> dict[str, Any]:
+    choices = node.get("anyOf")
+    if not isinstance(choices, list) or {"type": "null"} not in choices:
+        return node
+    rest = [choice for choice in choices if choice != {"type": "null"}]
+    others = {key: value for key, value in node.items() if key != "anyOf"}
+    return {**rest[0], **others} if len(rest) == 1 else {**others, "anyOf": rest}
+
+
+def _keys_by_name(node: dict[str, Any]) -> dict[str, Any]:
+    patterns = node.get("patternProperties")
+    if not patterns:
+        return node
+    ((pattern, value),) = patterns.items()
+    names: dict[str, Any] = {"pattern": pattern}
+    if pattern == NAME_PATTERN:
+        names["maxLength"] = NAME_MAX
+    others = {key: kept for key, kept in node.items() if key not in ("patternProperties", "additionalProperties")}
+    return {**others, "propertyNames": names, "additionalProperties": value}
