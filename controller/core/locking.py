@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from controller.core.select import Choice, candidates_digest
 from controller.errors import Invalid
-from controller.model.base import API_VERSION, DIGEST_PATTERN, Metadata, ecma
+from controller.model.base import DIGEST_PATTERN, Metadata, ecma
 from controller.model.component import Component
 from controller.model.intent import Loaded
 from controller.model.lock import (
@@ -121,7 +121,7 @@ def build_lock(
         resolver=resolver,
     )
     return ReleaseLock(
-        api_version=API_VERSION, kind="ReleaseLock", metadata=Metadata(name=release.document.name), spec=spec
+        api_version="lockgate.dev/v1", kind="ReleaseLock", metadata=Metadata(name=release.document.name), spec=spec
     )
 
 
