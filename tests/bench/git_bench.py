@@ -66,7 +66,8 @@ def main(total: int) -> None:
         thousand = 1000 // BATCH
         first, last = sum(batches[:thousand]), sum(batches[-thousand:])
         print(
-            f"append, batches of {BATCH}: first 1000 {1000 / first:.0f}/s, last 1000 of {total} {1000 / last:.0f}/s,"
+            f"append, batches of {BATCH}: first 1000 {1000 / first:.0f}/s,"
+            f" last 1000 of {total} {1000 / last:.0f}/s,"
             f" all {total / sum(batches):.0f}/s, slowest batch {max(batches) * 1000:.0f} ms"
         )
         single: list[float] = []

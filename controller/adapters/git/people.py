@@ -78,7 +78,7 @@ def merge_tree(repo: GitRepo, ours: str, theirs: str) -> str:
 
 
 def _collect(store: ObjectStore, known: str, tree: str, made: Sink) -> None:
-    if tree == known or tree == EMPTY_TREE:
+    if tree in (known, EMPTY_TREE):
         return
     made[tree] = (b"tree", store.raw(tree, b"tree"))
     before = store.tree(known)
