@@ -17,6 +17,8 @@ from typing import Any
 
 from controller.agent.files import write_atomic
 from controller.errors import Invalid, Unavailable
+from controller.ledger.canonical import canonical
+from controller.ledger.canonical import digest as envelope_digest
 
 STATES = ("received", "pulled", "unpacked", "switched", "reported", "acknowledged")
 
@@ -41,6 +43,7 @@ class Journal:
         self._path = path
         self._lock = threading.Lock()
         self._orders: dict[str, Line] = {}
+        self._by_digest: dict[str, str] = {}
         self.reports = 0
         self._load()
         if forget_before is not None:
@@ -87,6 +90,12 @@ class Journal:
         """Record the answer before it is sent: it never changes afterwards."""
         self._write({"order": order, "state": "reported", "at": at.isoformat(), "report": envelope})
 
+    def acknowledge(self, digest: str, at: datetime) -> None:
+        """Note that the controller holds the report whose envelope has this digest; unknown ones are ignored."""
+        name = self._by_digest.get(digest)
+        if name is not None and self._orders[name].state == "reported":
+            self._write({"order": name, "state": "acknowledged", "at": at.isoformat()})
+
     def _write(self, record: dict[str, Any]) -> Line:
         data = json.dumps(record, sort_keys=True, separators=(",", ":")).encode() + b"\n"
         with self._lock:
@@ -118,8 +127,9 @@ class Journal:
             return line
         line.state = str(record["state"])
         if record.get("report"):
-            line.report = record["report"]
+            line.report = dict(record["report"])
             line.envelope = None
+            self._by_digest[envelope_digest(canonical(line.report))] = name
             self.reports += 1
         return line
 

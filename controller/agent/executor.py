@@ -1,0 +1,252 @@
+"""Carries orders out, one at a time: journal, driver, sticker, signed report. Every step may be repeated."""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import json
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from controller.agent.drivers.process import ProcessDriver
+from controller.agent.journal import Journal
+from controller.agent.outbox import Outbox
+from controller.agent.sticker import read_sticker, sticker_for, write_sticker
+from controller.crashpoints import reached
+from controller.errors import LockgateError, Refused, Unavailable
+from controller.ledger import dsse
+from controller.ledger.canonical import canonical, digest, parse
+from controller.model.order import STATEMENT_TYPE, ComponentState, Order, Report, Sample, statement_of
+from controller.ports import Signer
+
+RETRY_SECONDS = 1.0
+MESSAGE_LIMIT = 2000
+
+Now = Callable[[], datetime]
+
+
+def sign_statement(body: Report | Sample, signer: Signer) -> tuple[str, dict[str, Any]]:
+    """The envelope around a report or sample, and "sha256:…" over its canonical bytes."""
+    data = dsse.sign(canonical(statement_of(body)), STATEMENT_TYPE, signer)
+    return digest(data), json.loads(data)
+
+
+class Executor:
+    """The queue of orders of one target. `take` is called by the client, `run` is a thread of its own."""
+
+    def __init__(
+        self,
+        *,
+        directory: Path,
+        journal: Journal,
+        driver: ProcessDriver,
+        outbox: Outbox,
+        signer: Signer,
+        now: Now,
+        log: Callable[[str, str], None],
+        allow: Sequence[str] = (),
+    ) -> None:
+        self._directory = directory
+        self._journal = journal
+        self._driver = driver
+        self._outbox = outbox
+        self._signer = signer
+        self._now = now
+        self._log = log
+        self._allow = tuple(allow)
+        self._queue: queue.SimpleQueue[Order | None] = queue.SimpleQueue()
+        self._stopping = threading.Event()
+        self._lock = threading.Lock()
+
+    def resume(self) -> None:
+        """After a restart: send reports that were not acknowledged, and go on with unfinished orders."""
+        for envelope in self._journal.unacknowledged():
+            self._outbox.add(digest(canonical(envelope)), envelope, report=True)
+        for line in self._journal.unfinished():
+            assert line.envelope is not None
+            payload = dsse.split(canonical(line.envelope)).payload
+            self._log("order-resumed", f"{line.order}, which came as far as {line.state}")
+            self._queue.put(Order.model_validate(parse(payload)))
+
+    def take(self, order: Order, envelope: dict[str, Any]) -> None:
+        """Accept a verified order once; a repetition is answered from the journal."""
+        with self._lock:
+            line = self._journal.line(order.id)
+            if line is None:
+                self._journal.receive(order.id, envelope, order.deadline, self._now())
+                reached("agent-received")
+                self._queue.put(order)
+            elif line.report is not None:
+                self._outbox.add(digest(canonical(line.report)), line.report, report=True)
+
+    def acknowledged(self, digests: Sequence[str]) -> None:
+        """The controller holds these statements."""
+        for item in self._outbox.acknowledge(digests):
+            self._journal.acknowledge(item, self._now())
+
+    def run(self) -> None:
+        """Carry out orders until `stop`."""
+        while (order := self._queue.get()) is not None and not self._stopping.is_set():
+            self._execute(order)
+
+    def stop(self) -> None:
+        """End `run` after the order in hand, which gives up waiting."""
+        self._stopping.set()
+        self._queue.put(None)
+
+    def _execute(self, order: Order) -> None:
+        line = self._journal.line(order.id)
+        assert line is not None
+        begun = datetime.fromisoformat(line.received)
+        steps = _OrderSteps(order, self._journal, self._directory, self._now)
+        steps.note(f"{order.action} of {order.release}, run {order.run}, stage {order.stage}")
+        states: dict[str, ComponentState] = {}
+        code, message, sticker = "ok", f"{order.action} of {order.release}", None
+        try:
+            states, sticker = self._carry_out(order, steps)
+        except LockgateError as error:
+            if self._stopping.is_set():
+                return
+            code, message = error.code, str(error)
+        except Exception as error:
+            code, message = "agent-error", f"the agent failed in a way it does not know: {error!r}"
+        steps.note(f"{code}: {message}")
+        if code != "ok":
+            states = self._driver.running()
+            sticker = _sticker_digest(self._directory)
+            self._log("order-failed", f"{order.id}: {message}")
+        report = Report(
+            order=order.id,
+            run=order.run,
+            stage=order.stage,
+            attempt=order.attempt,
+            target=order.target,
+            action=order.action,
+            sequence=self._journal.reports + 1,
+            status="succeeded" if code == "ok" else "failed",
+            code=code,
+            message=message[:MESSAGE_LIMIT],
+            release=order.release,
+            manifest_digest=order.manifest_digest,
+            components=states,
+            sticker=sticker,
+            log=steps.digest(),
+            healthy=self._driver.healthy(),
+            started=begun,
+            finished=self._now(),
+        )
+        reached("agent-report-before")
+        item, envelope = sign_statement(report, self._signer)
+        self._journal.report(order.id, envelope, self._now())
+        reached("agent-report-after")
+        self._outbox.add(item, envelope, report=True)
+
+    def _carry_out(self, order: Order, steps: _OrderSteps) -> tuple[dict[str, ComponentState], str | None]:
+        """Do what the order says; what is merely out of reach is tried again until the deadline."""
+        self._check_allowed(order)
+        while True:
+            left = (order.deadline - self._now()).total_seconds()
+            if left <= 0:
+                raise Refused(
+                    "order-expired",
+                    "the order's deadline passed",
+                    where=f"order {order.id}",
+                    expected=f"to be done by {order.deadline.isoformat()}",
+                    got=self._now().isoformat(),
+                    cure="retry the stage, or set the clock of this host",
+                )
+            try:
+                if order.action == "check":
+                    return self._check(order)
+                states = self._driver.deploy(order, left, steps)
+                sticker = write_sticker(self._directory, sticker_for(order, self._now()))
+                reached("agent-sticker-after")
+                return states, sticker
+            except Unavailable as error:
+                pause = error.retry_after or RETRY_SECONDS
+                steps.note(f"waiting {pause:.1f} s: {error}")
+                if pause >= left or self._stopping.wait(pause):
+                    raise
+
+    def _check(self, order: Order) -> tuple[dict[str, ComponentState], str | None]:
+        """Compare what runs, and what the sticker says, with the order."""
+        states = self._driver.states(order)
+        running = {n: s for n, s in states.items() if order.components[n].role in ("primary", "sidecar")}
+        for name, state in running.items():
+            wanted = order.components[name].digest
+            if state.digest != wanted or not state.running:
+                got = f"{state.digest}, {'running' if state.running else 'not running'}"
+                raise _differs("digest-drift", f"component {name}", f"{wanted}, running", got)
+        strangers = sorted(self._driver.running().keys() - running.keys())
+        if strangers:
+            raise _differs("digest-drift", "services", "only ordered ones", ", ".join(strangers))
+        sticker, sticker_digest = read_sticker(self._directory)
+        if sticker is None or sticker.manifest_digest != order.manifest_digest:
+            got = sticker.manifest_digest if sticker else "no sticker"
+            raise _differs("sticker-mismatch", "lockgate.version.json", order.manifest_digest, got)
+        if running and self._driver.healthy() is not True:
+            raise _differs("unhealthy", "health check", "every service healthy", "at least one is not")
+        return states, sticker_digest
+
+    def _check_allowed(self, order: Order) -> None:
+        for name, component in order.components.items():
+            if self._allow and not any(fnmatch.fnmatchcase(component.repository, p) for p in self._allow):
+                raise Refused(
+                    "order-not-allowed",
+                    "this agent does not take images from there",
+                    where=f"component {name}",
+                    expected=" or ".join(self._allow),
+                    got=component.repository,
+                    cure="start the agent with a wider --allow, or correct the component's repository",
+                )
+
+
+class _OrderSteps:
+    """One order's log and journal, as the driver's Steps."""
+
+    def __init__(self, order: Order, journal: Journal, directory: Path, now: Now) -> None:
+        self._order = order
+        self._journal = journal
+        self._now = now
+        name = "".join(c if c.isalnum() or c in "-." else "_" for c in order.id)
+        self._path = directory / "logs" / "orders" / f"{name}.log"
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+
+    def note(self, text: str) -> None:
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(f"{self._now().isoformat()} {text}\n")
+
+    def advance(self, state: str) -> None:
+        self._journal.advance(self._order.id, state, self._now())
+
+    def ran(self, component: str) -> None:
+        self._journal.ran(self._order.id, component, self._now())
+
+    def has_run(self, component: str) -> bool:
+        line = self._journal.line(self._order.id)
+        return line is not None and component in line.ran
+
+    def digest(self) -> str:
+        return "sha256:" + hashlib.sha256(self._path.read_bytes()).hexdigest()
+
+
+def _sticker_digest(directory: Path) -> str | None:
+    try:
+        return read_sticker(directory)[1]
+    except LockgateError:
+        return None
+
+
+def _differs(code: str, where: str, expected: str, got: str) -> Refused:
+    return Refused(
+        code,
+        "the target is not as it was ordered",
+        where=where,
+        expected=expected,
+        got=got,
+        cure="deploy again, and find out who changed the target",
+    )
