@@ -204,8 +204,7 @@ class OciRegistry:
         if (known := self._places.get(repository)) is not None:
             return known
         host, _, name = repository.partition("/")
-        looks_like_host = "." in host or ":" in host or host == "localhost"
-        if not looks_like_host or not _HOST.fullmatch(host) or not is_name(name):
+        if not _is_host(host) or not is_name(name):
             raise Invalid(
                 "repository-invalid",
                 "this is not a repository",
@@ -216,12 +215,7 @@ class OciRegistry:
             )
         served = "registry-1.docker.io" if host == "docker.io" else host
         scheme = "http" if host in self._insecure or _is_loopback(host) else "https"
-        try:
-            base = httpx.URL(f"{scheme}://{served}")
-        except httpx.InvalidURL:
-            raise Invalid(
-                "repository-invalid", "the port is out of range", where=f"repository {repository}"
-            ) from None
+        base = httpx.URL(f"{scheme}://{served}")
         place = _Place(repository, host, name, base)
         self._places[repository] = place
         return place
@@ -361,6 +355,14 @@ class OciRegistry:
 
 def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
     return url.scheme, url.host, url.port
+
+
+def _is_host(host: str) -> bool:
+    """A host as image references write it: with a dot, a port, or "localhost"."""
+    if _HOST.fullmatch(host) is None or not ("." in host or ":" in host or host == "localhost"):
+        return False
+    port = host.rpartition("]")[2].rpartition(":")[2] if ":" in host.rpartition("]")[2] else "443"
+    return 0 < int(port) <= 65535
 
 
 def _is_loopback(host: str) -> bool:

@@ -47,7 +47,7 @@ def parse_challenge(header: str) -> Challenge | None:
     header = header[:_HEADER_LIMIT]
     found: dict[str, Challenge] = {}
     marks = list(_SCHEME.finditer(header))
-    for mark, after in zip(marks, [*marks[1:], None], strict=True):
+    for mark, after in zip(marks, [*marks[1:], None], strict=False):
         text = header[mark.end() : after.start() if after else len(header)]
         values = {m[1].lower(): m[2] if m[2] is not None else m[3] for m in _PARAMETER.finditer(text)}
         scheme = mark[1].lower()

@@ -1,0 +1,100 @@
+"""A real registry server (Debian's docker-registry) on a free port, with its own folder."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+PROGRAM = "docker-registry"
+READY_SECONDS = 15.0
+
+
+@dataclass(frozen=True)
+class RunningRegistry:
+    """Where a started registry listens ("127.0.0.1:port") and what it says of itself."""
+
+    host: str
+    version: str
+    user: str = ""
+    password: str = ""
+
+    def push(self, images: Path, name: str, tag: str, *, to: str | None = None) -> str:
+        """Copy an image of a layout to this registry with skopeo; returns the repository it is in."""
+        repository = f"{self.host}/{to or name}"
+        login = ["--dest-creds", f"{self.user}:{self.password}"] if self.user else []
+        skopeo(
+            "copy",
+            "--all",
+            "--preserve-digests",
+            "--dest-tls-verify=false",
+            *login,
+            f"oci:{images / name}:{tag}",
+            f"docker://{repository}:{tag}",
+        )
+        return repository
+
+
+def skopeo(*arguments: str) -> str:
+    """Run skopeo and return what it prints; its own message is in the error."""
+    done = subprocess.run(["skopeo", *arguments], capture_output=True, text=True, timeout=60)
+    if done.returncode:
+        raise AssertionError(f"skopeo {arguments[0]}: {done.stderr}")
+    return done.stdout
+
+
+def free_port() -> int:
+    """A port nobody listens on at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def running_registry(folder: Path, *, user: str = "", password: str = "") -> Iterator[RunningRegistry]:
+    """Start a registry that stores below `folder`; with a user it asks for basic authentication."""
+    folder.mkdir(parents=True, exist_ok=True)
+    port = free_port()
+    config = folder / "config.yml"
+    config.write_text(_config(folder, port, user, password))
+    version = subprocess.run([PROGRAM, "--version"], capture_output=True, text=True, check=True).stdout.strip()
+    print(f"registry: {version} on port {port}")
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen([PROGRAM, "serve", str(config)], stdout=log, stderr=log)
+    try:
+        _wait(process, port, folder / "log")
+        yield RunningRegistry(f"127.0.0.1:{port}", version, user, password)
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def _config(folder: Path, port: int, user: str, password: str) -> str:
+    lines = [
+        "version: 0.1",
+        "log: {level: warn, accesslog: {disabled: true}}",
+        f"storage: {{filesystem: {{rootdirectory: {folder / 'data'}}}, delete: {{enabled: true}}}}",
+        f"http: {{addr: '127.0.0.1:{port}', secret: throw-away}}",
+    ]
+    if user:
+        file = folder / "htpasswd"
+        subprocess.run(
+            ["htpasswd", "-Bbc", str(file), user, password], check=True, capture_output=True, timeout=20
+        )
+        lines.append(f"auth: {{htpasswd: {{realm: registry, path: {file}}}}}")
+    return "\n".join(lines) + "\n"
+
+
+def _wait(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    until = time.monotonic() + READY_SECONDS
+    while time.monotonic() < until:
+        if process.poll() is not None:
+            break
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"the registry did not start: {log.read_text()[-2000:]}")
