@@ -56,7 +56,14 @@ def signer_of(trust: TrustState, commit: Commit, at: datetime) -> str:
     where = f"commit {commit.id[:12]}"
     cure = "revert it by a reviewed merge, then bring the change again signed"
     if commit.malformed is not None:
-        raise Refused(commit.malformed, "the commit object is malformed", where=where, cure=cure)
+        raise Refused(
+            commit.malformed,
+            "the commit object is malformed",
+            where=where,
+            expected="a commit as Git writes it, with one signature",
+            got=commit.malformed,
+            cure=cure,
+        )
     if commit.signature == "none":
         raise Refused(
             "unsigned",

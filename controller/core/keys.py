@@ -1,7 +1,6 @@
 """OpenSSH public keys as identities: one spelling a key, and the key id that DSSE envelopes name it by.
 
-Formats: RFC 4253 section 6.6 (rsa), RFC 5656 (ecdsa), RFC 8709 (ed25519), PROTOCOL.u2f (sk keys). Key ids
-follow securesystemslib: SHA-256 over the canonical JSON of keytype, keyval and scheme.
+Formats: RFC 4253 section 6.6 (rsa), RFC 5656 (ecdsa), RFC 8709 (ed25519), PROTOCOL.u2f (sk keys).
 """
 
 from __future__ import annotations
@@ -12,11 +11,8 @@ import hashlib
 import struct
 from functools import lru_cache
 
-import rfc8785
-from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_ssh_public_key
-
 from controller.errors import Invalid
+from controller.model import keys as model_keys
 
 _FIELDS = {
     "ssh-ed25519": 2,
@@ -87,38 +83,13 @@ def normal_key(key: str) -> str:
     return f"{algorithm} {base64.b64encode(blob).decode()}"
 
 
-def raw_ed25519(key: str) -> bytes:
-    """The 32 bytes of an ssh-ed25519 key. Raises Invalid("key-malformed") for any other."""
-    normal = normal_key(key)
-    if not normal.startswith("ssh-ed25519 "):
-        raise _malformed(key, "another algorithm than ssh-ed25519")
-    return _strings(base64.b64decode(normal.partition(" ")[2]))[1]
-
-
-@lru_cache(maxsize=4096)
 def key_id(key: str) -> str:
-    """The DSSE key id of an OpenSSH public key, as securesystemslib's SSlibKey.from_crypto computes it.
+    """The DSSE key id of an OpenSSH public key, as securesystemslib computes it.
 
     Security keys (sk-*) cannot sign DSSE envelopes; theirs is the SHA-256 of the SSH wire blob. Raises
-    Invalid("key-malformed").
+    Invalid("key-malformed") or Invalid("key-unusable").
     """
     normal = normal_key(key)
-    algorithm, _, encoded = normal.partition(" ")
-    if algorithm.startswith("sk-"):
-        return hashlib.sha256(base64.b64decode(encoded)).hexdigest()
-    if algorithm == "ssh-ed25519":
-        return _default_id("ed25519", "ed25519", raw_ed25519(normal).hex())
-    try:
-        public = load_ssh_public_key(normal.encode())
-    except ValueError as error:
-        raise _malformed(key, "a key outside its curve or group") from error
-    pem = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
-    if isinstance(public, EllipticCurvePublicKey):
-        return _default_id("ecdsa", algorithm, pem)
-    return _default_id("rsa", "rsassa-pss-sha256", pem)
-
-
-def _default_id(keytype: str, scheme: str, public: str) -> str:
-    # securesystemslib's canonical JSON leaves a newline as it is where RFC 8785 escapes it.
-    body = rfc8785.dumps({"keytype": keytype, "keyval": {"public": public}, "scheme": scheme})
-    return hashlib.sha256(body.replace(b"\\n", b"\n")).hexdigest()
+    if normal.startswith("sk-"):
+        return hashlib.sha256(base64.b64decode(normal.partition(" ")[2])).hexdigest()
+    return model_keys.key_id(normal)

@@ -59,7 +59,9 @@ class TrustState:
 
     @classmethod
     def of(cls, document: Trust, data: bytes = b"") -> TrustState:
-        """The state of a parsed document. Raises Refused("key-reused") when a key has two owners."""
+        """The state of a parsed document. Raises Refused("key-reused") when a key has two owners,
+        Invalid("key-malformed"), Invalid("trust-malformed")."""
+        _check_patterns(document)
         members: dict[str, Member] = {}
         owners: dict[str, str] = {}
         emails: dict[str, set[str]] = {}
@@ -188,6 +190,20 @@ def _reused(key: str, first: str, second: str) -> Refused:
         got=f"{first}, {second}",
         cure="make a key of its own for each",
     )
+
+
+def _check_patterns(document: Trust) -> None:
+    for rule in document.spec.paths:
+        try:
+            match(rule.match, "-")
+        except ValueError as error:
+            raise Invalid(
+                "trust-malformed",
+                f"a path rule's pattern does not read: {error}",
+                where="trust/trust.yaml",
+                got=rule.match[:80],
+                cure="run `lockgate validate`",
+            ) from error
 
 
 def read_trust(data: bytes) -> Trust:
