@@ -1,0 +1,219 @@
+"""Entries: a draft of the core becomes signed bytes at a place, and bytes become an entry again."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic import ValidationError
+
+from controller.errors import Invalid, Refused
+from controller.ledger import dsse
+from controller.ledger.canonical import canonical, digest, parse_canonical
+from controller.ledger.statement import STATEMENT_TYPE, statement_model
+from controller.model.entry import (
+    EVENT_KINDS,
+    KINDS,
+    RUN_KINDS,
+    TEST_RESULT,
+    Draft,
+    Entry,
+    LockMade,
+    Pin,
+    Predicate,
+    Wire,
+    predicate_type,
+)
+from controller.ports import Signer
+
+_SAFE_PATH = re.compile(r"(inputs|reports|logs|links)/[A-Za-z0-9._-]+")
+_TRAILERS = ("Lockgate-Run", "Lockgate-Entry", "Lockgate-Kind", "Lockgate-Result", "Lockgate-Digest")
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """A signed entry ready to be committed; `files` are all paths of its commit except derived ones."""
+
+    path: str
+    envelope: bytes
+    entry: Entry
+    message: str
+    files: Mapping[str, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an entry stands: dense `index` on the branch; in a run, its folder, `sequence` and `previous`
+    envelope digest, and the lock it deploys once known."""
+
+    index: int
+    folder: str | None = None
+    sequence: int | None = None
+    previous: str | None = None
+    lock: Pin | None = None
+
+
+def run_id(environment: str, number: int, commit: str) -> str:
+    """`<environment>-<n>-<first 8 of the promotion commit>`; n is dense per environment, from 1."""
+    return f"{environment}-{number}-{commit[:8]}"
+
+
+def run_folder(environment: str, opened: datetime, run: str) -> str:
+    """The folder of a run, sharded by the day (UTC) it was opened."""
+    return f"runs/{environment}/{opened.astimezone(UTC):%Y/%m/%d}/{run}"
+
+
+def entry_path(place: Place, kind: str, at: datetime) -> str:
+    """The path of an entry: by sequence in its run's folder, or by index among the day's events."""
+    if place.folder is not None and place.sequence is not None:
+        return f"{place.folder}/{place.sequence:03d}-{kind}.dsse.json"
+    return f"events/{at.astimezone(UTC):%Y/%m/%d}/{place.index:06d}-{kind}.dsse.json"
+
+
+def build(draft: Draft, place: Place, signer: Signer) -> Built:
+    """Sign a draft at its place and read it back, so that nothing unreadable is ever written.
+
+    Raises Invalid("entry-invalid") for a draft whose detail is not its kind's or whose files lie elsewhere.
+    """
+    path = entry_path(place, draft.kind, draft.at)
+    model = KINDS.get(draft.kind)
+    if model is None or not isinstance(draft.detail, model):
+        raise Invalid("entry-invalid", f"the detail of a {draft.kind} draft is of another kind", where=path)
+    if (draft.kind in RUN_KINDS) != (place.sequence is not None):
+        raise Invalid("entry-invalid", f"a {draft.kind} entry stands in no such place", where=path)
+    detail = draft.detail.wire()
+    predicate: dict[str, Any] = draft.model_dump(mode="json", by_alias=True, exclude={"detail", "files"})
+    predicate |= {
+        "index": place.index,
+        "sequence": place.sequence,
+        "previous": place.previous,
+        "detail": detail,
+    }
+    if predicate_type(draft.kind) == TEST_RESULT:
+        predicate |= test_result(draft.kind, draft.detail, place.lock)
+    statement = {
+        "_type": STATEMENT_TYPE,
+        "subject": subjects(predicate, draft.detail, place.lock, path),
+        "predicateType": predicate_type(draft.kind),
+        "predicate": predicate,
+    }
+    payload = canonical(statement)
+    envelope = dsse.sign(payload, dsse.STATEMENT_PAYLOAD, signer)
+    entry = _typed(payload, digest(envelope), path)
+    files = {path: envelope}
+    for name, data in draft.files.items():
+        name = name.replace("{nnn}", f"{place.sequence or 0:03d}")
+        if place.folder is None or not _SAFE_PATH.fullmatch(name):
+            raise Invalid("entry-invalid", f"{name!r} is no place for a file of an entry", where=path)
+        files[f"{place.folder}/{name}"] = data
+    return Built(path, envelope, entry, message_of(entry), files)
+
+
+def subjects(predicate: Mapping[str, Any], detail: Wire, lock: Pin | None, path: str) -> list[dict[str, Any]]:
+    """What the statement is about: images by digest, then the lock; else the entry's own detail."""
+    named = list(predicate["what"]["digests"].items())
+    if isinstance(detail, LockMade):
+        named = [*detail.components.items(), (detail.path, detail.sha256)]
+    elif lock is not None:
+        named.append((lock.path, lock.sha256))
+    if not named:
+        named = [(path, digest(canonical(predicate["detail"])))]
+    return [{"name": name, "digest": {"sha256": value.removeprefix("sha256:")}} for name, value in named]
+
+
+def test_result(kind: str, detail: Any, lock: Pin | None) -> dict[str, Any]:
+    """The members that the vetted test-result predicate v0.1 asks for, from our own detail."""
+    configuration = [(lock.path, lock.sha256)] if lock is not None else []
+    if kind == "evaluated":
+        result = {"passed": "PASSED", "failed": "FAILED", "unknown": "WARNED"}[detail.verdict]
+        tests = [(item.name, item.state == "passed", item.state == "failed") for item in detail.criteria]
+        configuration.append(("statements", detail.statements))
+    else:
+        result = "PASSED" if detail.ok else "FAILED"
+        tests = [(item.target, item.result == "succeeded", item.result != "succeeded") for item in detail.results]
+    return {
+        "result": result,
+        "configuration": [
+            {"name": name, "digest": {"sha256": value.removeprefix("sha256:")}} for name, value in configuration
+        ],
+        "passedTests": [name for name, passed, _ in tests if passed],
+        "failedTests": [name for name, _, failed in tests if failed],
+    }
+
+
+def message_of(entry: Entry) -> str:
+    """The commit message: a sentence, and the facts as trailers."""
+    predicate = entry.predicate
+    subject = " ".join(predicate.summary.split()) or f"{predicate.kind} {predicate.index}"
+    values = (predicate.run, predicate.index, predicate.kind, " ".join(predicate.result.split()), entry.digest)
+    lines = [f"{name}: {value}" for name, value in zip(_TRAILERS, values, strict=True) if value not in (None, "")]
+    return f"{subject}\n\n" + "\n".join(lines) + "\n"
+
+
+def read(envelope: bytes, path: str, keys: Mapping[str, str] | None) -> Entry:
+    """An entry from its stored bytes, every field checked strictly.
+
+    With `keys` (key id → OpenSSH key) the signature is checked; None trusts the bytes. Raises
+    Refused("envelope-malformed" | "not-canonical" | "envelope-signature") or Invalid("entry-invalid").
+    """
+    return read_parts(split(envelope, keys), digest(envelope), path)
+
+
+def split(envelope: bytes, keys: Mapping[str, str] | None) -> dsse.Parts:
+    """The envelope taken apart and, with `keys`, its signature checked."""
+    parts = dsse.split(envelope)
+    if keys is not None:
+        dsse.check(parts, keys)
+    return parts
+
+
+def read_parts(parts: dsse.Parts, envelope_digest: str, path: str) -> Entry:
+    """The entry in an envelope already taken apart."""
+    if parts.payload_type != dsse.STATEMENT_PAYLOAD:
+        raise Invalid(
+            "entry-invalid",
+            "the payload is no in-toto statement",
+            where=path,
+            expected=dsse.STATEMENT_PAYLOAD,
+            got=parts.payload_type[:80],
+        )
+    return _typed(parts.payload, envelope_digest, path)
+
+
+def _typed(payload: bytes, envelope_digest: str, path: str) -> Entry:
+    try:
+        value = parse_canonical(payload)
+    except Invalid as error:
+        if error.code == "not-canonical":
+            raise Refused("not-canonical", "the payload is not RFC 8785 JSON", where=path) from error
+        raise Invalid("entry-invalid", error.what, where=path) from error
+    predicate = value.get("predicate") if isinstance(value, dict) else None
+    kind = predicate.get("kind") if isinstance(predicate, dict) else None
+    if not isinstance(predicate, dict) or not isinstance(kind, str) or kind not in KINDS:
+        raise Invalid("entry-invalid", "the entry's kind is not known", where=path, got=str(kind)[:40])
+    try:
+        statement = statement_model(kind).model_validate_json(payload, strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise Invalid(
+            "entry-invalid",
+            f"the {kind} entry is not as its schema says: {first['msg']}",
+            where=f"{path} at {'.'.join(map(str, first['loc']))}",
+        ) from error
+    # Strict validation still takes other spellings of a time or of a name; the written form is one.
+    if statement.wire() != value:
+        raise Invalid("entry-invalid", f"the {kind} entry is not in its written form", where=path)
+    typed = statement.predicate
+    fields = {name: getattr(typed, name) for name in Predicate.model_fields}
+    fields["detail"] = predicate["detail"]
+    return Entry.model_construct(
+        predicate=Predicate.model_construct(**fields), detail=typed.detail, digest=envelope_digest, path=path
+    )
+
+
+def is_event(kind: str) -> bool:
+    """Whether entries of this kind belong to no run."""
+    return kind in EVENT_KINDS

@@ -1,0 +1,261 @@
+"""Evidence as the controller would draft it: whole runs and events, with plausible details."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from controller.ledger.canonical import canonical, digest
+from controller.ledger.entry import run_id
+from controller.model import entry as e
+from controller.model.order import order_id
+
+START = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
+WHO = (e.Actor(principal="controller", key_id="c" * 64),)
+
+
+def sha(text: str) -> str:
+    return digest(text.encode())
+
+
+def git(text: str) -> str:
+    return hashlib.sha1(text.encode()).hexdigest()
+
+
+class Story:
+    """Drafts in order. Every draft advances the clock by `step`; `observed` follows the accepted tip."""
+
+    def __init__(
+        self, genesis: str = git("genesis"), at: datetime = START, step: timedelta = timedelta(seconds=1)
+    ) -> None:
+        self.genesis = self.main = genesis
+        self.requests: str | None = None
+        self.at, self.step = at, step
+        self.numbers: dict[str, int] = {}
+        self.last: dict[str, e.CompletedRun] = {}
+        self.locks: dict[str, e.Pin] = {}
+        self.components: dict[str, dict[str, str]] = {}
+
+    def draft(
+        self,
+        kind: str,
+        detail: e.Wire,
+        run: str | None = None,
+        env: str | None = None,
+        what: e.What | None = None,
+        result: str = "RECORDED",
+        files: Mapping[str, bytes] | None = None,
+        **why: Any,
+    ) -> e.Draft:
+        self.at += self.step
+        return e.Draft(
+            kind=kind,
+            run=run,
+            environment=env,
+            at=self.at,
+            observed=e.Observed(main=self.main, requests=self.requests, trust_version=1),
+            result=result,
+            summary=f"{env or 'project'}: {kind} für {run or 'all'}",
+            who=WHO,
+            what=what or e.What(),
+            why=why,
+            when=e.When(decided=self.at),
+            detail=detail,
+            files=dict(files or {}),
+        )
+
+    def accepted(self, tip: str, commits: int = 1, slots: tuple[e.SlotChange, ...] = ()) -> e.Draft:
+        detail = e.Accepted(previous=self.main, tip=tip, commits=commits, slots=slots)
+        draft = self.draft("accepted", detail)
+        self.main = tip
+        return draft.model_copy(update={"observed": draft.observed.model_copy(update={"main": tip})})
+
+    def refused(self, commit: str, code: str = "self-approval") -> e.Draft:
+        detail = e.MainRefused(
+            commit=commit, code=code, message="no", paths=("promotions/prod.yaml",), signer=None
+        )
+        return self.draft("main-refused", detail, result="REFUSED")
+
+    def request(self, commit: str, accepted: bool = False) -> e.Draft:
+        self.requests = commit
+        detail = e.RequestJudged(
+            commit=commit,
+            request=None,
+            verb=None,
+            environment=None,
+            run=None,
+            accepted=accepted,
+            code="ok" if accepted else "request-malformed",
+            message="no file of a request",
+            reason=None,
+        )
+        return self.draft("request", detail, result="ACCEPTED" if accepted else "REFUSED")
+
+    def lock(self, release: str, content: bytes | None = None) -> e.Draft:
+        components = {name: sha(f"{release}/{name}") for name in ("api", "web", "worker")}
+        if content is None:
+            content = canonical({"release": release, "components": components})
+        path = f"releases/{release}.lock.yaml"
+        blob = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+        self.locks[release] = e.Pin(path=path, blob=blob, sha256=digest(content))
+        self.components[release] = components
+        detail = e.LockMade(
+            release=release,
+            path=path,
+            manifest_digest=sha(release),
+            release_digest=sha(f"{release}.yaml"),
+            sha256=digest(content),
+            components=components,
+            content=content.decode(),
+        )
+        what = e.What(release=release, manifest_digest=sha(release), digests=components)
+        return self.draft("lock", detail, what=what)
+
+    def run(
+        self,
+        env: str,
+        release: str,
+        end: str = "completed",
+        mode: str = "promotion",
+        targets: tuple[str, ...] = ("a", "b"),
+        sealed: bool = True,
+        commit: str | None = None,
+    ) -> list[e.Draft]:
+        """A run of eight entries from opened to sealed (12 with a rollback)."""
+        if release not in self.locks:
+            raise KeyError(f"lock {release} first")
+        number = self.numbers[env] = self.numbers.get(env, 0) + 1
+        commit = commit or self.main
+        run, manifest, lock = run_id(env, number, commit), sha(release), self.locks[release]
+        digests = self.components[release]
+        what = e.What(release=release, manifest_digest=manifest, environment=env, targets=targets, digests=digests)
+        pin = e.Pin(path=f"promotions/{env}.yaml", blob=git(env + release), sha256=sha(env + release))
+        opened = e.Opened(
+            number=number,
+            mode=mode,
+            cause="promotion",
+            commit=commit,
+            slot=pin,
+            approvers=(),
+            seen_lock=lock.blob,
+            release=release,
+            reason="monthly",
+            ticket=None,
+            requester="alice",
+            authors=("alice",),
+            not_before=None,
+            expires=None,
+            pins=(pin,),
+            previous=self.last.get(env),
+            supersedes=None,
+            carried=(),
+        )
+        inputs = e.Inputs(
+            lock=lock,
+            manifest_digest=manifest,
+            approval_subject=sha("subject"),
+            targets=targets,
+            stages=(e.StagePlan(percent=100, targets=targets),),
+            files={},
+            missing=(),
+            digest=sha("inputs"),
+        )
+        verdict = e.Verdict(
+            gate="freeze",
+            type="freeze",
+            level="block",
+            verdict="PASS",
+            code="ok",
+            message="no freeze",
+            inputs=sha("gate"),
+            policy=None,
+        )
+        sealing = e.Sealed(phase=end, reason="all checks passed", code="ok")
+
+        def results(action: str, ok: bool = True) -> tuple[e.TargetResult, ...]:
+            return tuple(
+                e.TargetResult(
+                    order=order_id(run, 0, 1, target, action),
+                    target=target,
+                    result="succeeded" if ok else "failed",
+                    code="ok",
+                    message="",
+                    report=None,
+                    manifest_digest=manifest,
+                    healthy=ok,
+                )
+                for target in targets
+            )
+
+        orders = tuple(e.OrderLine(id=order_id(run, 0, 1, target, "deploy"), target=target) for target in targets)
+        criterion = e.Criterion(
+            name="errors", state="passed", value=0.001, samples=6, failures=0, message="below 0.01"
+        )
+        report = b'{"line":1}\n'
+        steps: list[tuple[str, e.Wire, dict[str, bytes]]] = [
+            ("opened", opened, {}),
+            ("inputs", inputs, {"inputs/lock.json": canonical({"run": run})}),
+            ("gates", gates_of(inputs, verdict), {}),
+            (
+                "ordered",
+                e.Ordered(
+                    stage=0,
+                    attempt=1,
+                    action="deploy",
+                    manifest_digest=manifest,
+                    components=digests,
+                    orders=orders,
+                    deadline=self.at + timedelta(hours=1),
+                ),
+                {},
+            ),
+            ("deployed", e.Deployed(stage=0, attempt=1, results=results("deploy")), {}),
+            (
+                "evaluated",
+                e.Evaluated(
+                    stage=0,
+                    attempt=1,
+                    verdict="passed" if end == "completed" else "failed",
+                    criteria=(criterion,),
+                    since=self.at,
+                    statements=digest(report if end == "reported" else b""),
+                ),
+                {},
+            ),
+        ]
+        if end == "completed":
+            steps.append(("verified", e.Verified(results=results("check"), ok=True, message="all"), {}))
+        elif end == "rolled_back":
+            back = e.RolledBack(to=self.last.get(env), results=results("rollback"), ok=True)
+            steps.append(("rolled-back", back, {}))
+        if sealed:
+            steps.append(("sealed", sealing, {}))
+        drafts = [
+            self.draft(
+                kind,
+                detail,
+                run,
+                env,
+                what if kind != "opened" else e.What(release=release, environment=env, targets=targets),
+                end.upper() if kind == "sealed" else "PASS",
+                files,
+            )
+            for kind, detail, files in steps
+        ]
+        if end == "completed" and sealed:
+            self.last[env] = e.CompletedRun(
+                run=run, release=release, manifest_digest=manifest, slot=pin, pins=(pin, lock)
+            )
+        return drafts
+
+
+def gates_of(inputs: e.Inputs, *verdicts: e.Verdict) -> e.Gates:
+    """A gates detail with the decision digest that its verdicts and the inputs add up to."""
+    decision = {
+        "inputs": inputs.digest,
+        "policies": [verdict.policy for verdict in verdicts],
+        "verdicts": [verdict.wire() for verdict in verdicts],
+    }
+    return e.Gates(stage=0, aggregate="PASS", verdicts=verdicts, decision=digest(canonical(decision)))
