@@ -235,6 +235,18 @@ def test_a_rejecting_hook_is_refused_with_its_words(origin: Origin) -> None:
     repo.close()
 
 
+def test_a_hook_that_appears_later_is_asked(origin: Origin) -> None:
+    repo = origin.open()
+    repo.observe()
+    tip = repo.append(REF, None, [entry(1)], origin.signer)[-1]
+    hook(origin.bare, "pre-receive", "echo frozen >&2\nexit 1")
+    with pytest.raises(Refused, match="push-rejected") as caught:
+        repo.append(REF, tip, [entry(2)], origin.signer)
+    assert "frozen" in caught.value.got
+    assert repo.observe().evidence == origin.tip() == tip
+    repo.close()
+
+
 def test_an_update_hook_that_guards_one_branch_leaves_the_others(origin: Origin) -> None:
     hook(origin.bare, "update", 'test "$1" != refs/heads/main')
     repo = origin.open()

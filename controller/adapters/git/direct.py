@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from controller.adapters.git import locate
 from controller.adapters.git.refs import RefFiles
 from controller.adapters.git.store import ObjectStore
 from controller.adapters.git.trees import Sink
@@ -26,6 +27,10 @@ class DirectOrigin:
         if not (self.gitdir / "HEAD").exists():
             raise gone(self.gitdir)
         return Tips(main=read(main), requests=read(requests), evidence=read(evidence))
+
+    def has_hooks(self) -> bool:
+        """Whether somebody put a hook there since this origin was opened for writing."""
+        return not self._reader and locate.has_hooks(self.gitdir)
 
     def known(self, ref: str) -> str | None:
         """The tip of one ref now."""

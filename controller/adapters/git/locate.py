@@ -60,7 +60,7 @@ def locate(origin: str) -> Place:
     if re.search(r"^\s*objectformat\s*=\s*sha256", config, re.MULTILINE):
         raise _bad_origin(origin, "a SHA-256 repository, which libgit2 cannot read")
     files = re.search(r"^\s*refstorage\s*=\s*(?!files)", config, re.MULTILINE) is None
-    return Place(str(gitdir), gitdir, files, _has_hooks(gitdir, config))
+    return Place(str(gitdir), gitdir, files, has_hooks(gitdir))
 
 
 def _bad_origin(origin: str, got: str) -> UsageError:
@@ -97,9 +97,9 @@ def _config(gitdir: Path) -> str:
         return ""
 
 
-def _has_hooks(gitdir: Path, config: str) -> bool:
+def has_hooks(gitdir: Path) -> bool:
     """Whether a hook would run on a push; hooks in another folder are not looked for, but taken for granted."""
-    if re.search(r"^\s*hookspath\s*=", config, re.MULTILINE):
+    if re.search(r"^\s*hookspath\s*=", _config(gitdir), re.MULTILINE):
         return True
     return any(os.access(gitdir / "hooks" / hook, os.X_OK) for hook in _HOOKS)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Protocol, Self
 
@@ -67,11 +68,24 @@ class GitRepo:
         place = locate.locate(origin)
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
         self._origin = self._open(place, state_dir, timeout, reader)
-        self.store = self._origin.store
-        self._graph = Graph(self.store)
-        self._builder = Builder(self.store, name, email)
+        self._reopen = partial(self._open, state_dir=state_dir, timeout=timeout, reader=reader)
+        self._who = (name, email)
+        self._adopt(self._origin)
         self._waker: Waker = watcher(place.gitdir)
+
+    def _adopt(self, origin: Origin) -> None:
+        self._origin = origin
+        self.store = origin.store
+        self._graph = Graph(self.store)
+        self._builder = Builder(self.store, *self._who)
         self._maintenance = Maintenance(self.store)
+
+    def _respect_hooks(self) -> None:
+        """An origin that got a hook since it was opened is from now on pushed to, so that the hook is asked."""
+        if isinstance(self._origin, DirectOrigin) and self._origin.has_hooks():
+            self._maintenance.close()
+            self._adopt(self._reopen(locate.locate(self.origin)))
+            self.observe()
 
     def _open(self, place: locate.Place, state_dir: Path | None, timeout: float, reader: bool) -> Origin:
         if place.gitdir is not None:
@@ -167,6 +181,7 @@ class GitRepo:
         name = full_ref(ref)
         if not commits:
             return []
+        self._respect_hooks()
         self._check_tip(name, expected)
         oids, made = self._builder.build(expected, commits, signer)
         self.publish(name, expected, oids[-1], made)
