@@ -67,7 +67,7 @@ def parse_canonical(data: bytes) -> Any:
     Equality with the re-serialisation also excludes duplicate keys, so they need no second look.
     """
     value, plain = _load(data, _quick)
-    # Without floats and with ASCII keys the C encoder's sorted output is the RFC 8785 form.
+    # Without odd floats and with ASCII keys the C encoder's sorted output is the RFC 8785 form.
     again = _encode(value).encode("ascii") if plain and data.isascii() else canonical(value)
     if again != data:
         raise Invalid("not-canonical", "the bytes are not the RFC 8785 form of their own value")
@@ -75,9 +75,10 @@ def parse_canonical(data: bytes) -> Any:
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether the C encoder already gives the RFC 8785 form: no floats (their shortest form differs), safe
-    integers, and ASCII keys (RFC 8785 sorts by UTF-16 units, Python by code points)."""
+    """Whether the C encoder already gives the RFC 8785 form: floats that both write alike, safe integers, and
+    ASCII keys (RFC 8785 sorts by UTF-16 units, Python by code points)."""
     items = [value]
+    left = 1_000_000  # a value that contains itself would never end
     for item in items:
         kind = type(item)
         if kind is dict:
@@ -90,15 +91,24 @@ def _is_plain(value: Any) -> bool:
         elif kind is int:
             if not -MAX_INT <= item <= MAX_INT:
                 return False
+        elif kind is float:
+            if not _is_plain_float(item):
+                return False
         elif kind is not str and item is not None and kind is not bool:
             return False
-        if len(items) > 1_000_000:  # a value that contains itself would never end
+        left -= 1
+        if not left:
             return False
     return True
 
 
+def _is_plain_float(value: float) -> bool:
+    """Whether Python and ECMAScript write a float alike: no exponent, and not as an integer."""
+    return 1e-4 <= abs(value) < 1e15 and not value.is_integer()
+
+
 class _Reader:
-    """A strict decoder that notices floats, so that the fast comparison is used only where it holds."""
+    """A strict decoder that notices odd floats, so that the fast comparison is used only where it holds."""
 
     def __init__(self, unique: bool) -> None:
         self.floats = False
@@ -110,8 +120,8 @@ class _Reader:
         )
 
     def _float(self, text: str) -> float:
-        self.floats = True
         value = float(text)
+        self.floats = self.floats or not _is_plain_float(value)
         if not math.isfinite(value):
             raise ValueError(f"number {text} is not finite")
         return value

@@ -101,6 +101,7 @@ class OpenRun(Wire):
     path: str
     opened: Time
     mode: Literal["promotion", "rollback"]
+    cause: Literal["promotion", "request"]
     release: str
     slot: Pin | None
     pins: tuple[Pin, ...] = ()
@@ -250,6 +251,7 @@ def _open(
         path=run_folder(environment, at, run),
         opened=at,
         mode=detail.mode,
+        cause=detail.cause,
         release=detail.release,
         slot=detail.slot,
         pins=detail.pins,
@@ -305,7 +307,8 @@ def _seal(state: State, opened: OpenRun, phase: str, at: datetime) -> State:
             "digests": opened.digests,
             "run": opened.run,
             "since": at,
-            "slot": history[-1].slot,
+            # A requested rollback was opened for the slot it takes back; what runs then is what its target named.
+            "slot": opened.slot if opened.cause == "promotion" else history[-1].slot,
             "history": history,
         }
         record = CompletedRecord(run=opened.run, release=opened.release, at=at)
