@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -62,7 +63,7 @@ def running_registry(folder: Path, *, user: str = "", password: str = "") -> Ite
     config = folder / "config.yml"
     config.write_text(_config(folder, port, user, password))
     version = subprocess.run([PROGRAM, "--version"], capture_output=True, text=True, check=True).stdout.strip()
-    print(f"registry: {version} on port {port}")
+    print(f"registry: {version} on port {port}", file=sys.stderr)
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen([PROGRAM, "serve", str(config)], stdout=log, stderr=log)
     try:
