@@ -8,22 +8,20 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-import yaml
-
 from controller.core.attribution import named_authors, signed_at, signer_of, trailers
 from controller.core.merges import History, decided_by_merge
+from controller.core.parse import parse
 from controller.core.pathrules import CURE, LOCK, check_path, check_write, counts, refuse, rewritten
 from controller.core.quorum import missing_roles
 from controller.core.steps import Backing, SlotLock, Step, Terms
 from controller.core.trust import CONTROLLER, TrustState, check_successor, quorum_signers
 from controller.errors import LockgateError, Refused
-from controller.model.documents import TRUST_PATH
+from controller.model.documents import TRUST_PATH, Promotion
 from controller.model.history import Change, Commit, TreeFile
 
 SLOT = re.compile(r"promotions/[^/]+\.yaml")
 _SIGNATURE = re.compile(r"trust/([1-9][0-9]*)/([a-z0-9][a-z0-9.-]*)\.sig")
 _REGULAR = 0o100644
-_SLOT_SIZE = 1 << 16
 
 
 class Restorable(Protocol):
@@ -399,24 +397,17 @@ def _check_revert(ground: Ground, commit: Commit, change: Change) -> None:
         )
 
 
-def _promoted(data: bytes) -> str | None:
-    """The release that a slot names; None where the file does not read (`validate` says why)."""
-    try:
-        found = yaml.safe_load(data.decode()) if len(data) <= _SLOT_SIZE else None
-        release = found["spec"]["release"] if isinstance(found, dict) else None
-    except (ValueError, KeyError, TypeError, RecursionError, yaml.YAMLError):
-        return None
-    return release if isinstance(release, str) and "/" not in release else None
-
-
 def _locked_before(ground: Ground, commit: Commit, changes: tuple[Change, ...]) -> tuple[SlotLock, ...]:
     """The slots whose release was locked before the merge: nobody approves digests that do not exist yet."""
     found: list[SlotLock] = []
     for change in changes:
         if change.new is None or not SLOT.fullmatch(change.path):
             continue
-        release = _promoted(ground.history.read(change.new.blob))
-        lock = ground.history.file(commit.parents[0], f"releases/{release}.lock.yaml") if release else None
-        if release is not None and lock is not None:
+        slot = parse(change.path, ground.history.read(change.new.blob), change.new.mode).document
+        if not isinstance(slot, Promotion):
+            continue
+        release = slot.spec.release
+        lock = ground.history.file(commit.parents[0], f"releases/{release}.lock.yaml")
+        if lock is not None:
             found.append(SlotLock(change.path, release, lock.blob))
     return tuple(found)

@@ -11,12 +11,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-import yaml
-from pydantic import ValidationError
-
 from controller.core.globs import match
 from controller.core.keys import key_id, normal_key
+from controller.core.parse import parse
 from controller.errors import Invalid, Refused
+from controller.model.documents import TRUST_PATH
 from controller.model.trust import PathRule, Trust
 
 __all__ = ["TRUST_NAMESPACE", "TrustState", "VerifySsh", "check_successor", "key_id", "read_trust"]
@@ -24,7 +23,6 @@ __all__ = ["TRUST_NAMESPACE", "TrustState", "VerifySsh", "check_successor", "key
 TRUST_NAMESPACE = "lockgate-trust"
 CONTROLLER = "controller"
 OWNERS = "owners"
-_SIZE = 1 << 20
 
 VerifySsh = Callable[[str, bytes, str], str]
 """(armored, data, namespace) -> the OpenSSH key whose SSHSIG this is; raises when it is not good."""
@@ -207,19 +205,19 @@ def _check_patterns(document: Trust) -> None:
 
 
 def read_trust(data: bytes) -> Trust:
-    """A Trust document from its bytes. Raises Invalid("trust-malformed") with the first defect."""
-    try:
-        if len(data) > _SIZE:
-            raise ValueError(f"{len(data)} bytes")
-        return Trust.model_validate(yaml.safe_load(data.decode()))
-    except (ValueError, yaml.YAMLError, ValidationError, RecursionError) as error:
-        raise Invalid(
-            "trust-malformed",
-            "trust/trust.yaml does not read as a Trust document",
-            where="trust/trust.yaml",
-            got=" ".join(str(error).split())[:200],
-            cure="run `lockgate validate`",
-        ) from error
+    """A Trust document from its bytes, read as `validate` reads it. Raises Invalid("trust-malformed")."""
+    parsed = parse(TRUST_PATH, data)
+    if isinstance(parsed.document, Trust):
+        return parsed.document
+    first = parsed.diagnostics[0] if parsed.diagnostics else None
+    raise Invalid(
+        "trust-malformed",
+        f"{TRUST_PATH} does not read as a Trust document",
+        where=f"{TRUST_PATH}:{first.line}" if first else TRUST_PATH,
+        expected="a valid Trust document",
+        got=first.message[:200] if first else "another kind",
+        cure="run `lockgate validate`",
+    )
 
 
 def check_successor(

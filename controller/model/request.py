@@ -1,0 +1,46 @@
+"""Request: what an authorised person asks of a running project, as one signed file."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, get_args
+
+from pydantic import Field
+
+from controller.model.base import Name, Part, Text, Time
+
+Verb = Literal[
+    "approve",
+    "reject",
+    "pause",
+    "resume",
+    "continue",
+    "retry",
+    "mark-failed",
+    "abort",
+    "rollback",
+    "replay",
+    "override",
+    "incident",
+    "acknowledge",
+]
+VERBS: tuple[str, ...] = get_args(Verb)
+
+
+class Request(Part):
+    """A request. `binds` is the approvalSubject it approves, or "commit:<id>" for an acknowledgement;
+    `evidence` is the evidence tip its author saw."""
+
+    api_version: Literal["lockgate.dev/v1"] = "lockgate.dev/v1"
+    kind: Literal["Request"] = "Request"
+    id: Annotated[str, Field(pattern="^[a-z0-9][a-z0-9-]{6,62}[a-z0-9]$")]
+    project: Name
+    verb: Verb
+    environment: Name | Literal["*"]
+    run: Annotated[str, Field(pattern="^[a-z0-9][a-z0-9.-]{0,200}$")] | None = None
+    scope: Annotated[str, Field(pattern="^(step|stage|run)$")] | None = None
+    binds: Annotated[str, Field(pattern="^(sha256:[0-9a-f]{64}|commit:[0-9a-f]{40,64})$")] | None = None
+    evidence: Annotated[str, Field(pattern="^[0-9a-f]{40}([0-9a-f]{24})?$")] | None = None
+    reason: Annotated[Text, Field(max_length=4096)]
+    ticket: Annotated[Text, Field(max_length=256)] | None = None
+    at: Time
+    expires: Time
