@@ -1,0 +1,209 @@
+"""Requests: each gets exactly one verdict, and an accepted one is carried out at once.
+
+Trust has already said who may ask for what (`controller.core.requests`); here is decided whether it can be done
+now. Within one pass abort and reject outrank approve and resume.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from controller.core.advance import record_approval, seal
+from controller.core.desk import Desk
+from controller.core.gates import decide_gates
+from controller.core.inputs import gates_of
+from controller.core.opening import documents_of, open_rollback
+from controller.core.requests import RequestVerdict
+from controller.core.run import Run
+from controller.core.transitions import ACTIONS
+from controller.model.entry import Actor, Control, Rejection, RequestJudged, What, When
+from controller.model.history import Commit
+from controller.model.keys import key_id
+from controller.model.request import Request
+
+STRONGER = frozenset({"abort", "reject"})
+WEAKER = frozenset({"approve", "resume"})
+
+
+def judge_requests(desk: Desk) -> None:
+    """Record the verdict on every new request, in the order they were committed, and do what was accepted."""
+    asked = desk.world.requests
+    stopped = {
+        (v.request.environment, v.request.run)
+        for _, v in asked
+        if v.accepted and v.request is not None and v.request.verb in STRONGER
+    }
+    for commit, verdict in asked:
+        actor = Actor(principal=verdict.principal or "unknown", key_id=key_id(commit.key) if commit.key else None)
+        request = verdict.request
+        if verdict.accepted and request is not None:
+            run = desk.runs.get(request.environment)
+            refusal = _refusal(desk, run, request, stopped, actor)
+            if refusal is not None:
+                verdict = replace(verdict, accepted=False, code=refusal[0], message=refusal[1])
+        _record(desk, commit, verdict, actor)
+        if verdict.accepted and request is not None:
+            DO[request.verb](desk, commit, request, actor)
+
+
+def _record(desk: Desk, commit: Commit, verdict: RequestVerdict, actor: Actor) -> None:
+    request = verdict.request
+    detail = RequestJudged(
+        commit=commit.id,
+        request=request.id if request else None,
+        verb=request.verb if request else None,
+        environment=request.environment if request else None,
+        run=request.run if request else None,
+        accepted=verdict.accepted,
+        code=verdict.code,
+        message=verdict.message,
+        reason=request.reason if request else None,
+    )
+    what = What(environment=request.environment if request else None)
+    word = "accepted" if verdict.accepted else f"refused, {verdict.code}"
+    asked = f"{request.verb} {request.environment}" if request else f"request {commit.id[:8]}"
+    desk.event(
+        "request",
+        detail,
+        "ACCEPTED" if verdict.accepted else "REFUSED",
+        f"{asked} by {actor.principal}: {word}",
+        who=(actor,),
+        what=what,
+        why={"reason": request.reason if request else None, "code": verdict.code},
+        when=When(requested=request.at if request else None, decided=desk.now),
+    )
+
+
+def _refusal(
+    desk: Desk, run: Run | None, request: Request, stopped: set[tuple[str, str | None]], actor: Actor
+) -> tuple[str, str] | None:
+    """Why an entitled request cannot be done now: (code, message); None when it can."""
+    if request.verb not in DO:
+        return "verb-unsupported", f"this controller does not do {request.verb} yet"
+    if request.verb in WEAKER and (request.environment, request.run) in stopped:
+        return "outranked", f"an abort or reject of the same run in the same pass outranks {request.verb}"
+    if run is None:
+        return _no_run(desk, request)
+    if request.run is not None and request.run != run.id:
+        return "run-not-open", f"{request.run} is not the open run of {request.environment}; {run.id} is"
+    if request.verb not in ACTIONS[run.phase]:
+        safe = ", ".join(ACTIONS[run.phase]) or "nothing"
+        return "action-not-safe", f"a run that is {run.phase} cannot {request.verb}; safe now: {safe}"
+    if request.verb == "approve":
+        return _approve_refusal(desk, run, request, actor)
+    if request.verb == "resume":
+        return _resume_refusal(desk, run)
+    if request.verb == "rollback" and run.opened.previous is None:
+        return "no-rollback-target", "nothing ran here before, so there is nothing to go back to"
+    return None
+
+
+def _no_run(desk: Desk, request: Request) -> tuple[str, str] | None:
+    place = desk.world.state.environments.get(request.environment)
+    if request.verb != "rollback":
+        return "run-not-open", f"{request.environment} has no open run"
+    if request.environment in desk.settled:
+        return "run-not-open", "the run ended in this very pass; ask again"
+    if place is None or len(place.history) < 2:
+        return "no-rollback-target", f"{request.environment} has no completed release before the one it runs"
+    back = place.history[-2].release
+    if documents_of(desk.world.intent, request.environment, back) is None:
+        return "no-rollback-target", f"the files of {back} are no longer on main or do not validate"
+    blocked = desk.world.intent.releases[back].document.spec.state
+    if blocked in ("blocked", "archived"):
+        return "no-rollback-target", f"{back} is {blocked}"
+    return None
+
+
+def _approve_refusal(desk: Desk, run: Run, request: Request, actor: Actor) -> tuple[str, str] | None:
+    if run.inputs is None:
+        return "approval-without-lock", "the release is not locked yet: there are no digests to approve"
+    if request.binds != run.inputs.approval_subject:
+        return "approval-void", "the approval is bound to another subject than this run's"
+    if actor.principal in {*run.opened.authors, run.opened.requester}:
+        if desk.documents[run.id].environment.spec.approvals.separation_of_duties:
+            return "self-approval", f"{actor.principal} asked for this promotion and cannot approve it"
+    if any(a.counted and a.principal == actor.principal for a in run.approvals):
+        return "already-approved", f"{actor.principal} has approved this run already"
+    return None
+
+
+def _resume_refusal(desk: Desk, run: Run) -> tuple[str, str] | None:
+    """Resuming decides gates again: what became stricter during the pause holds (trust rule 11)."""
+    if run.remembered == "evaluating" and run.evaluated is not None and run.evaluated.verdict == "failed":
+        return "criteria-not-met", "the stage has failed; roll back or abort"
+    if run.remembered == "verifying" and run.verified is not None and not run.verified.ok:
+        return "criteria-not-met", "the verification has failed; roll back or abort"
+    if run.inputs is None or run.gates is None:
+        return None
+    decided = decide_gates(
+        gates_of(desk.world, run, desk.documents[run.id]),
+        run.gates.stage,
+        run.opened_at,
+        desk.now,
+        desk.world.answers,
+    )
+    for question in decided.questions:
+        desk.ask(question)
+    denying = [v for v in decided.detail.verdicts if v.verdict in ("FAIL", "WAIT")]
+    if denying:
+        text = "; ".join(f"{v.gate}: {v.message}" for v in denying)
+        return "stage-regate-denied", f"the gates do not allow it now: {text}"
+    return None
+
+
+# --- doing -----------------------------------------------------------------------------------------------
+
+
+def _approve(desk: Desk, commit: Commit, request: Request, actor: Actor) -> None:
+    run = desk.runs[request.environment]
+    text = f"approved by {actor.principal}: {request.reason}"
+    record_approval(desk, run, actor, "request", commit.id, True, "approved", text)
+
+
+def _reject(desk: Desk, commit: Commit, request: Request, actor: Actor) -> None:
+    run = desk.runs[request.environment]
+    detail = Rejection(principal=actor.principal, request=request.id, reason=request.reason)
+    text = f"rejected by {actor.principal}: {request.reason}"
+    desk.record(run, "rejection", detail, "REJECTED", text, who=(actor,), why={"reason": request.reason})
+
+
+def _control(verb: str, result: str) -> Callable[[Desk, Commit, Request, Actor], None]:
+    def do(desk: Desk, commit: Commit, request: Request, actor: Actor) -> None:
+        run = desk.runs[request.environment]
+        detail = Control(
+            verb=verb,
+            request=request.id,
+            by=actor.principal,
+            reason=request.reason,
+            code="requested",
+        )
+        text = f"{verb} by {actor.principal}: {request.reason}"
+        why = {"reason": request.reason, "ticket": request.ticket}
+        desk.record(run, "control", detail, result, text, who=(actor,), why=why)
+
+    return do
+
+
+def _abort(desk: Desk, commit: Commit, request: Request, actor: Actor) -> None:
+    _control("aborted", "ABORTED")(desk, commit, request, actor)
+    run = desk.runs[request.environment]
+    seal(desk, run, "aborted", "aborted", f"{run.opened.release} aborted by {actor.principal}: {request.reason}")
+
+
+def _rollback(desk: Desk, commit: Commit, request: Request, actor: Actor) -> None:
+    if request.environment in desk.runs:
+        _control("rollback", "ROLLING_BACK")(desk, commit, request, actor)
+        return
+    open_rollback(desk, request.environment, commit.id, actor.principal, request.reason, request.ticket)
+
+
+DO: dict[str, Callable[[Desk, Commit, Request, Actor], None]] = {
+    "approve": _approve,
+    "reject": _reject,
+    "pause": _control("paused", "PAUSED"),
+    "resume": _control("resumed", "RESUMED"),
+    "abort": _abort,
+    "rollback": _rollback,
+}

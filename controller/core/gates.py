@@ -1,0 +1,262 @@
+"""Gates: each a pure function from its committed inputs to an answer; the core aggregates.
+
+A gate sees nothing but its policy's configuration and `inputs`, plain JSON that is committed beside the
+entry. `now` is one of the inputs. So a verdict replays bit for bit. A gate whose answer comes from outside
+the core (CEL in its worker, a plugin) is a question; until it is answered the verdict is WAIT, and after the
+gate's deadline FAIL: unknown never means allow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+from controller.ledger.canonical import canonical, digest
+from controller.model.entry import Gates, Verdict, format_time
+
+Result = Literal["PASS", "WARN", "WAIT", "FAIL"]
+
+DEFAULT_DEADLINE = timedelta(minutes=10)
+_RANK: Mapping[str, int] = {"PASS": 0, "WARN": 1, "WAIT": 2, "FAIL": 3}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a gate says. `until` is when asking again makes sense, `unblock` what a person can do."""
+
+    verdict: Result
+    code: str
+    message: str
+    until: datetime | None = None
+    unblock: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """One gate to be decided: its name, type and level, the configuration it has from its policy (None for
+    the built-in ones), and the inputs it sees."""
+
+    name: str
+    type: str
+    level: Literal["block", "warn"]
+    config: Mapping[str, Any]
+    inputs: Mapping[str, Any]
+    policy: str | None
+    deadline: timedelta = DEFAULT_DEADLINE
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Something the shell must ask before a gate can answer; `key` names question and inputs."""
+
+    key: str
+    type: str
+    payload: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """The gates' entry to record, its inputs file, the questions that are open and when to look again."""
+
+    detail: Gates
+    inputs: bytes
+    questions: tuple[Question, ...]
+    next_look: datetime | None
+
+
+def decide_gates(
+    gates: Sequence[Gate], stage: int, since: datetime, now: datetime, answers: Mapping[str, Mapping[str, Any]]
+) -> Decided:
+    """Decide every gate at `now`; `since` is when they were first asked (their deadlines count from it)."""
+    verdicts: list[Verdict] = []
+    questions: list[Question] = []
+    seen: dict[str, Any] = {}
+    for gate in gates:
+        inputs = {**gate.inputs, "now": format_time(now)} if gate.type in TIMED else dict(gate.inputs)
+        answer = _ask(gate, inputs, since, now, answers, questions)
+        verdicts.append(_verdict(gate, inputs, answer))
+        seen[gate.name] = inputs
+    aggregate = max((v.verdict for v in verdicts), key=_RANK.__getitem__, default="PASS")
+    detail = Gates(stage=stage, aggregate=aggregate, verdicts=tuple(verdicts), decision=decision_digest(verdicts))
+    waits = [v.until for v in verdicts if v.verdict == "WAIT" and v.until is not None]
+    return Decided(detail, canonical(seen), tuple(questions), min(waits, default=None))
+
+
+def decision_digest(verdicts: Sequence[Verdict]) -> str:
+    """sha256 over the RFC 8785 bytes of the gates' inputs digests, policy digests and verdicts."""
+    return digest(
+        canonical(
+            {
+                "inputs": {v.gate: v.inputs for v in verdicts},
+                "policies": {v.gate: v.policy for v in verdicts},
+                "verdicts": [
+                    {"gate": v.gate, "verdict": v.verdict, "code": v.code, "message": v.message} for v in verdicts
+                ],
+            }
+        )
+    )
+
+
+def question_for(gate_type: str, config: Mapping[str, Any], inputs: Mapping[str, Any]) -> Question:
+    """The question a gate of this type asks; the same configuration and inputs give the same key."""
+    payload = {"config": dict(config), "inputs": dict(inputs)}
+    return Question(key=digest(canonical({"type": gate_type, **payload})), type=gate_type, payload=payload)
+
+
+def _ask(
+    gate: Gate,
+    inputs: Mapping[str, Any],
+    since: datetime,
+    now: datetime,
+    answers: Mapping[str, Mapping[str, Any]],
+    questions: list[Question],
+) -> Answer:
+    pure = PURE.get(gate.type)
+    if pure is not None:
+        return pure(gate.config, inputs)
+    question = question_for(gate.type, gate.config, inputs)
+    given = answers.get(question.key)
+    if given is not None and given.get("error") != "unavailable":
+        return interpret(gate.config, given)
+    if now >= since + gate.deadline:
+        return Answer("FAIL", "gate-timeout", f"no answer from the {gate.type} gate within {gate.deadline}")
+    questions.append(question)
+    why = str(given["message"]) if given else f"the {gate.type} gate has not answered yet"
+    return Answer("WAIT", "gate-unanswered", why, until=since + gate.deadline)
+
+
+def _verdict(gate: Gate, inputs: Mapping[str, Any], answer: Answer) -> Verdict:
+    verdict = "WARN" if answer.verdict == "FAIL" and gate.level == "warn" else answer.verdict
+    return Verdict(
+        gate=gate.name,
+        type=gate.type,
+        level=gate.level,
+        verdict=verdict,
+        code=answer.code,
+        message=answer.message,
+        until=answer.until,
+        unblock=answer.unblock,
+        inputs=digest(canonical(inputs)),
+        policy=gate.policy,
+    )
+
+
+def interpret(config: Mapping[str, Any], given: Mapping[str, Any]) -> Answer:
+    """A worker's or plugin's answer as a verdict. An error is a FAIL of its own code, never a pass."""
+    if given.get("error"):
+        return Answer("FAIL", str(given["error"]), str(given.get("message", "")), unblock="mend the policy's rule")
+    if given.get("value") is True:
+        return Answer("PASS", "rule-true", "the rule holds")
+    template = str(config.get("message") or "the rule does not hold")
+    for name, value in (given.get("variables") or {}).items():
+        template = template.replace("{" + name + "}", str(value))
+    return Answer("FAIL", "rule-false", template, unblock="promote a release that the policy allows")
+
+
+# --- the built-in gates ----------------------------------------------------------------------------------
+
+
+def _time(text: Any) -> datetime:
+    return datetime.fromisoformat(str(text))
+
+
+def _release_active(config: Mapping[str, Any], inputs: Mapping[str, Any]) -> Answer:
+    state = inputs["state"]
+    if state in ("blocked", "archived"):
+        return Answer(
+            "FAIL",
+            f"release-{state}",
+            f"{inputs['release']} is {state}: {inputs['reason'] or 'no reason given'}",
+            unblock="promote another release, or set the release active again",
+        )
+    return Answer("PASS", "release-active", f"{inputs['release']} is {state}")
+
+
+def _promotes_from(config: Mapping[str, Any], inputs: Mapping[str, Any]) -> Answer:
+    missing = [name for name, done in sorted(inputs["completed"].items()) if done is None]
+    if missing:
+        where = ", ".join(missing)
+        return Answer(
+            "FAIL",
+            "not-completed-before",
+            f"{inputs['release']} has not completed in {where}",
+            unblock=f"promote {inputs['release']} to {where} first",
+        )
+    return Answer("PASS", "completed-before", "completed in every environment it is promoted from")
+
+
+def _freeze(config: Mapping[str, Any], inputs: Mapping[str, Any]) -> Answer:
+    active = [f for f in inputs["freezes"] if f["active"]]
+    if active:
+        first = active[0]
+        ends = [_time(f["until"]) for f in active if f["until"]]
+        return Answer(
+            "WAIT",
+            "frozen",
+            f"freeze {first['name']}: {first['reason']}",
+            until=max(ends, default=None),
+            unblock=f"wait for the end of freeze {first['name']}, or have it changed by review",
+        )
+    return Answer("PASS", "not-frozen", "no freeze is in force")
+
+
+def _windows(config: Mapping[str, Any], inputs: Mapping[str, Any]) -> Answer:
+    deny = [w for w in inputs["windows"] if w["kind"] == "deny" and w["open"]]
+    allow = [w for w in inputs["windows"] if w["kind"] == "allow"]
+    if deny:
+        until = max(_time(w["changes"]) for w in deny)
+        return Answer("WAIT", "window-denied", "a deny window is open", until=until, unblock="wait for its end")
+    if allow and not any(w["open"] for w in allow):
+        openings = [_time(w["changes"]) for w in allow if w["changes"]]
+        until_open = min(openings, default=None)
+        return Answer("WAIT", "window-closed", "no allow window is open", until=until_open, unblock="wait for it")
+    return Answer("PASS", "window-open", "inside the windows" if allow else "no windows are declared")
+
+
+def _schedule(config: Mapping[str, Any], inputs: Mapping[str, Any]) -> Answer:
+    start = inputs["notBefore"]
+    if start is not None and _time(inputs["now"]) < _time(start):
+        return Answer(
+            "WAIT", "not-before", f"scheduled for {start}", until=_time(start), unblock="wait for the time"
+        )
+    return Answer("PASS", "due", "due")
+
+
+def _targets(config: Mapping[str, Any], inputs: Mapping[str, Any]) -> Answer:
+    if not inputs["targets"]:
+        return Answer("FAIL", "no-targets", "the environment has no agents", unblock="declare an agent for it")
+    return Answer("PASS", "targets", f"{len(inputs['targets'])} targets")
+
+
+def _soak(config: Mapping[str, Any], inputs: Mapping[str, Any]) -> Answer:
+    need = timedelta(seconds=float(config["for"]))
+    done = [_time(at) for at in inputs["completed"].values() if at is not None]
+    if not done:
+        return Answer(
+            "FAIL", "never-ran", "the release has completed nowhere before", unblock="promote it there first"
+        )
+    ready = max(done) + need
+    if _time(inputs["now"]) < ready:
+        return Answer("WAIT", "soaking", f"soaking until {format_time(ready)}", until=ready, unblock="wait for it")
+    return Answer("PASS", "soaked", f"ran for at least {need}")
+
+
+def _approval(config: Mapping[str, Any], inputs: Mapping[str, Any]) -> Answer:
+    return Answer("PASS", "approvals-apply", "the environment's approvals are asked for after the gates")
+
+
+PURE: Mapping[str, Callable[[Mapping[str, Any], Mapping[str, Any]], Answer]] = {
+    "release-active": _release_active,
+    "promotes-from": _promotes_from,
+    "freeze": _freeze,
+    "window": _windows,
+    "schedule": _schedule,
+    "targets": _targets,
+    "soak": _soak,
+    "approval": _approval,
+}
+
+TIMED = frozenset({"schedule", "soak"})
+"""Gate types whose answer depends on the instant itself; the others get what `now` means for them."""

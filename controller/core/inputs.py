@@ -1,0 +1,220 @@
+"""What a run decides from, materialised as plain JSON that is committed before anything is decided."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from controller.core.approvals import approval_subject
+from controller.core.calendar import span_at
+from controller.core.gates import DEFAULT_DEADLINE, Gate
+from controller.core.rollout import order_targets, stages_for
+from controller.core.run import Run
+from controller.core.world import RunDocuments, World
+from controller.ledger.canonical import canonical, digest
+from controller.model.entry import Inputs, Pin, format_time
+
+
+def materialise(world: World, run: Run, documents: RunDocuments) -> tuple[Inputs, dict[str, bytes]]:
+    """The `inputs` entry and its files, by path below the run's folder. Needs the lock."""
+    lock, lock_pin = documents.lock, documents.lock_pin
+    assert lock is not None and lock_pin is not None
+    targets = _targets(world, run, documents, lock.spec.manifest_digest)
+    place = world.state.environments.get(run.environment)
+    values: dict[str, Any] = {
+        "release": documents.release.model_dump(mode="json", by_alias=True),
+        "lock": lock.model_dump(mode="json", by_alias=True),
+        "environment": documents.environment.model_dump(mode="json", by_alias=True),
+        "strategy": documents.strategy.model_dump(mode="json", by_alias=True),
+        "previous": place.wire() if place is not None else {},
+    }
+    files = {name: canonical(value) for name, value in values.items()}
+    digests = {name: digest(data) for name, data in files.items()}
+    detail = Inputs(
+        lock=lock_pin,
+        manifest_digest=lock.spec.manifest_digest,
+        approval_subject=subject(world, run, documents, lock_pin, targets),
+        targets=targets,
+        stages=stages_for(documents.strategy, run.opened.mode, targets),
+        files=digests,
+        missing=(),
+        digest=digest(canonical(digests)),
+    )
+    return detail, {f"inputs/{name}.json": data for name, data in files.items()}
+
+
+def subject(world: World, run: Run, documents: RunDocuments, lock: Pin, targets: tuple[str, ...]) -> str:
+    """What approvals of this run bind to (trust rule 10)."""
+    pins = {pin.path: pin for pin in run.opened.pins}
+    environment = pins[f"environments/{run.environment}.yaml"]
+    strategy = pins[f"strategies/{documents.environment.spec.strategy}.yaml"]
+    return approval_subject(
+        project=world.project,
+        promotion_commit=run.opened.commit,
+        slot_blob=run.opened.slot.blob if run.opened.slot else "",
+        lock_sha256=lock.sha256,
+        environment_blob=environment.blob,
+        strategy_blob=strategy.blob,
+        policy_blobs=[documents.policy_pins[name].blob for name in sorted(documents.policy_pins)],
+        trust_version=world.observed.trust_version,
+        targets=sorted(targets),
+    )
+
+
+def gates_of(world: World, run: Run, documents: RunDocuments) -> list[Gate]:
+    """Every gate of a run with its inputs as of now: the built-in ones, then the environment's policies.
+
+    Pinned documents throughout; only what can make a decision stricter is read from main as it is now:
+    freezes, and whether the release was blocked since.
+    """
+    rollback = run.opened.mode == "rollback"
+    gates = [_builtin("release-active", _release_inputs(world, run, documents))]
+    if not rollback:
+        gates.append(
+            _builtin("promotes-from", {"release": run.opened.release, "completed": _before(world, run, documents)})
+        )
+    gates += [
+        _builtin("freeze", {"freezes": _freezes(world, run)}),
+        _builtin("window", {"windows": _windows(world, documents)}),
+        _builtin("schedule", {"notBefore": format_time(run.opened.not_before) if run.opened.not_before else None}),
+        _builtin("targets", {"targets": list(run.inputs.targets if run.inputs else documents.agents)}),
+    ]
+    for name in documents.environment.spec.gate_names:
+        policy = documents.policies[name].spec
+        if rollback and policy.gate == "soak":
+            continue
+        gates.append(
+            Gate(
+                name=name,
+                type=policy.gate,
+                level=policy.level,
+                config=_config(documents, name),
+                inputs=_policy_inputs(world, run, documents, policy.gate),
+                policy=documents.policy_pins[name].sha256,
+                deadline=policy.deadline or DEFAULT_DEADLINE,
+            )
+        )
+    return gates
+
+
+def _builtin(name: str, inputs: dict[str, Any]) -> Gate:
+    return Gate(name=name, type=name, level="block", config={}, inputs=inputs, policy=None)
+
+
+def _targets(world: World, run: Run, documents: RunDocuments, manifest: str) -> tuple[str, ...]:
+    """All pinned agents; a rollback takes only those that run something else."""
+    ordered = order_targets(run.opened.commit, documents.agents)
+    place = world.state.environments.get(run.environment)
+    if run.opened.mode != "rollback" or place is None:
+        return ordered
+    away = tuple(t for t in ordered if t not in place.targets or place.targets[t].manifest_digest != manifest)
+    return away or ordered
+
+
+def _release_inputs(world: World, run: Run, documents: RunDocuments) -> dict[str, Any]:
+    live = world.intent.releases.get(run.opened.release)
+    spec = live.document.spec if live is not None else documents.release.spec
+    return {"release": run.opened.release, "state": spec.state, "reason": spec.reason}
+
+
+def _before(world: World, run: Run, documents: RunDocuments) -> dict[str, str | None]:
+    manifest = documents.lock.spec.manifest_digest if documents.lock else ""
+    done = {name: world.facts.completed.get((name, manifest)) for name in documents.environment.spec.promotes_from}
+    return {name: format_time(c.at) if c is not None else None for name, c in done.items()}
+
+
+def _freezes(world: World, run: Run) -> list[dict[str, Any]]:
+    action = "rollback" if run.opened.mode == "rollback" else "promote"
+    found = []
+    for name in sorted(world.intent.freezes):
+        spec = world.intent.freezes[name].document.spec
+        if action not in spec.actions or not {"*", run.environment} & set(spec.environments):
+            continue
+        if spec.begins is not None and spec.until is not None:
+            active, until = spec.begins <= world.now < spec.until, spec.until
+            if world.now < spec.begins:
+                until = spec.begins
+        else:
+            assert spec.schedule is not None and spec.duration is not None
+            span = span_at(spec.schedule, spec.duration, spec.time_zone, world.now)
+            active, until = span.is_open, span.changes  # type: ignore[assignment]
+        found.append(
+            {
+                "name": name,
+                "sha256": world.intent.freezes[name].sha256,
+                "reason": spec.reason,
+                "active": active,
+                "until": format_time(until) if until is not None else None,
+            }
+        )
+    return found
+
+
+def _windows(world: World, documents: RunDocuments) -> list[dict[str, Any]]:
+    found = []
+    for window in documents.environment.spec.windows:
+        span = span_at(window.schedule, window.duration, window.time_zone, world.now)
+        changes = format_time(span.changes) if span.changes is not None else None
+        found.append({"kind": window.kind, "schedule": window.schedule, "open": span.is_open, "changes": changes})
+    return found
+
+
+def _config(documents: RunDocuments, name: str) -> dict[str, Any]:
+    spec = documents.policies[name].spec
+    config: dict[str, Any] = dict(spec.config)
+    if spec.rule is not None:
+        config |= {"rule": spec.rule, "variables": dict(spec.variables), "message": spec.message or ""}
+    if spec.duration is not None:
+        config["for"] = spec.duration.total_seconds()
+    return config
+
+
+def _policy_inputs(world: World, run: Run, documents: RunDocuments, gate: str) -> dict[str, Any]:
+    match gate:
+        case "freeze":
+            return {"freezes": _freezes(world, run)}
+        case "window":
+            return {"windows": _windows(world, documents)}
+        case "soak":
+            return {"completed": _before(world, run, documents)}
+        case "approval":
+            return {}
+        case _:
+            return _rule_inputs(world, run, documents)
+
+
+def _rule_inputs(world: World, run: Run, documents: RunDocuments) -> dict[str, Any]:
+    """What a rule sees as `inputs`."""
+    lock, place = documents.lock, world.state.environments.get(run.environment)
+    components = [
+        {
+            "name": name,
+            "repository": c.repository,
+            "digest": c.digest,
+            "tag": c.tag or "",
+            "semver": c.semver or "",
+            "channel": c.channel or "",
+            "role": c.role,
+        }
+        for name, c in sorted(lock.spec.components.items() if lock else ())
+    ]
+    return {
+        "release": run.opened.release,
+        "manifestDigest": lock.spec.manifest_digest if lock else "",
+        "mode": run.opened.mode,
+        "components": components,
+        "environment": {
+            "name": run.environment,
+            "region": documents.environment.spec.region or "",
+            "variables": dict(documents.environment.spec.variables),
+        },
+        "promotion": {
+            "reason": run.opened.reason,
+            "ticket": run.opened.ticket or "",
+            "requester": run.opened.requester or "",
+            "commit": run.opened.commit,
+        },
+        "previous": {
+            "release": (place.release or "") if place else "",
+            "manifestDigest": (place.manifest_digest or "") if place else "",
+        },
+    }

@@ -1,0 +1,195 @@
+"""One run, folded from its entries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any, Protocol
+
+from controller.core.transitions import ENDS, follow
+from controller.model.entry import (
+    Approval,
+    Control,
+    Deployed,
+    Evaluated,
+    Gates,
+    Inputs,
+    Opened,
+    Ordered,
+    Rejection,
+    RolledBack,
+    Sealed,
+    TargetResult,
+    Verified,
+)
+
+
+class Recorded(Protocol):
+    """What folding needs of an entry, recorded or drafted."""
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def run(self) -> str | None: ...
+    @property
+    def at(self) -> datetime: ...
+    @property
+    def detail(self) -> Any: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run's state. `stage` counts from 0 and is -1 before the first order; `touched` are the targets that
+    got a deploy order in this run or were carried over, in order."""
+
+    id: str
+    environment: str
+    phase: str
+    opened: Opened
+    opened_at: datetime
+    last_at: datetime
+    entries: int = 1
+    remembered: str | None = None
+    inputs: Inputs | None = None
+    gates: Gates | None = None
+    gates_at: datetime | None = None
+    gates_count: int = 0
+    approvals: tuple[Approval, ...] = ()
+    rejection: Rejection | None = None
+    stage: int = -1
+    attempt: int = 1
+    ordered: Ordered | None = None
+    ordered_at: datetime | None = None
+    reported: bool = False
+    results: tuple[TargetResult, ...] = ()
+    touched: tuple[str, ...] = ()
+    evaluating_since: datetime | None = None
+    evaluated: Evaluated | None = None
+    evaluated_at: datetime | None = None
+    verified: Verified | None = None
+    rolled_back: RolledBack | None = None
+    control: Control | None = None
+    resumed_at: datetime | None = None
+    sealed: Sealed | None = None
+    sealed_at: datetime | None = None
+
+    @property
+    def is_open(self) -> bool:
+        return self.phase not in ENDS
+
+    @property
+    def unreported(self) -> bool:
+        """Whether the last batch of orders still waits for its results."""
+        return self.ordered is not None and not self.reported
+
+
+def event_of(entry: Recorded) -> str:
+    """The transition event an entry stands for."""
+    detail = entry.detail
+    match entry.kind:
+        case "gates":
+            words = {"PASS": "passed", "WARN": "passed", "WAIT": "waiting", "FAIL": "failed"}
+            return f"gates-{words[detail.aggregate]}"
+        case "ordered":
+            return f"ordered-{detail.action}"
+        case "evaluated":
+            return f"evaluated-{detail.verdict}"
+        case "verified":
+            return "verified-passed" if detail.ok else "verified-failed"
+        case "control":
+            return str(detail.verb)
+        case "sealed":
+            return f"sealed-{detail.phase}"
+        case kind:
+            return kind
+
+
+def open_run(entry: Recorded) -> Run:
+    """The state after an `opened` entry."""
+    detail: Opened = entry.detail
+    return Run(
+        id=entry.run or "",
+        environment=(entry.run or "").rsplit("-", 2)[0],
+        phase=follow("new", "opened"),
+        opened=detail,
+        opened_at=entry.at,
+        last_at=entry.at,
+        touched=detail.carried,
+    )
+
+
+def apply(run: Run, entry: Recorded) -> Run:
+    """The state after one more entry. Raises Refused("transition-illegal") and changes nothing otherwise."""
+    phase = follow(run.phase, event_of(entry), run.remembered)
+    changes: dict[str, Any] = {"phase": phase, "last_at": entry.at, "entries": run.entries + 1}
+    changes |= _facts(run, entry)
+    return replace(run, **changes)
+
+
+def fold(entries: Iterable[Recorded]) -> Run:
+    """The state of a run from all its entries, in order; the first is `opened`."""
+    iterator = iter(entries)
+    run = open_run(next(iterator))
+    for entry in iterator:
+        run = apply(run, entry)
+    return run
+
+
+def _facts(run: Run, entry: Recorded) -> dict[str, Any]:
+    detail = entry.detail
+    match entry.kind:
+        case "inputs":
+            return {"inputs": detail}
+        case "gates":
+            return {"gates": detail, "gates_at": entry.at, "gates_count": run.gates_count + 1}
+        case "approval":
+            return {"approvals": (*run.approvals, detail)}
+        case "rejection":
+            return {"rejection": detail}
+        case "ordered":
+            return _ordered(run, detail, entry.at)
+        case "deployed":
+            return _deployed(run, detail, entry.at)
+        case "evaluated":
+            return {"evaluated": detail, "evaluated_at": entry.at}
+        case "verified":
+            return {"verified": detail, "reported": True, "results": detail.results}
+        case "rolled-back":
+            return {"rolled_back": detail, "reported": True, "results": detail.results}
+        case "control":
+            return _control(run, detail, entry.at)
+        case "sealed":
+            return {"sealed": detail, "sealed_at": entry.at}
+        case _:
+            return {}
+
+
+def _ordered(run: Run, detail: Ordered, at: datetime) -> dict[str, Any]:
+    changes: dict[str, Any] = {"ordered": detail, "ordered_at": at, "reported": False}
+    if detail.action == "deploy":
+        new = tuple(o.target for o in detail.orders if o.target not in run.touched)
+        changes["touched"] = run.touched + new
+        if detail.stage != run.stage:
+            changes |= {"results": (), "evaluated": None, "evaluated_at": None, "evaluating_since": None}
+    changes |= {"stage": detail.stage, "attempt": detail.attempt}
+    return changes
+
+
+def _deployed(run: Run, detail: Deployed, at: datetime) -> dict[str, Any]:
+    kept = tuple(r for r in run.results if r.target not in {n.target for n in detail.results})
+    return {"results": kept + detail.results, "reported": True, "evaluating_since": at}
+
+
+def _control(run: Run, detail: Control, at: datetime) -> dict[str, Any]:
+    changes: dict[str, Any] = {"control": detail}
+    if detail.verb == "paused":
+        changes["remembered"] = run.phase
+    if detail.verb == "resumed":
+        # Health and samples are judged anew from here: nothing was measured for the stage while it was paused.
+        changes |= {"remembered": None, "resumed_at": at}
+        if run.evaluated is not None and run.evaluated.verdict == "unknown":
+            changes |= {"evaluated": None, "evaluated_at": None}
+        if run.evaluating_since is not None:
+            changes["evaluating_since"] = at
+    return changes

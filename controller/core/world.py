@@ -1,0 +1,102 @@
+"""Everything one pass decides from, as values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from controller.core.gates import Question
+from controller.core.requests import RequestVerdict
+from controller.core.run import Run
+from controller.core.trust import TrustState
+from controller.ledger.fold import State
+from controller.model.component import Component
+from controller.model.entry import Accepted, Draft, MainRefused, Observed, Pin
+from controller.model.environment import Environment
+from controller.model.history import Commit
+from controller.model.intent import Intent
+from controller.model.lock import ReleaseLock
+from controller.model.order import AgentStatement
+from controller.model.policy import Policy
+from controller.model.release import Release
+from controller.model.strategy import Strategy
+
+
+@dataclass(frozen=True, slots=True)
+class RunDocuments:
+    """What a run executes: the documents it pinned when it opened, never later versions of them.
+
+    `lock` is None until the release is locked. `agents` are the pinned targets' names.
+    """
+
+    environment: Environment
+    strategy: Strategy
+    policies: Mapping[str, Policy]
+    policy_pins: Mapping[str, Pin]
+    components: Mapping[str, Component]
+    release: Release
+    agents: tuple[str, ...]
+    lock: ReleaseLock | None
+    lock_pin: Pin | None
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What an order carries: a lock and the components it needs, of this run or of the one before."""
+
+    release: str
+    manifest_digest: str
+    lock: ReleaseLock
+    components: Mapping[str, Component]
+    variables: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class CompletedAt:
+    """A release completed in an environment, by which run and when."""
+
+    run: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Answers looked up in the evidence tree for what this pass is about: by release name the index of its
+    lock event, by (environment, manifest digest) the completion."""
+
+    lock_index: Mapping[str, int] = field(default_factory=dict)
+    completed: Mapping[tuple[str, str], CompletedAt] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """One observation. `answers` are by question key; `inbox` what agents said and nobody recorded yet."""
+
+    project: str
+    now: datetime
+    observed: Observed
+    intent: Intent
+    trust: TrustState
+    state: State
+    runs: Mapping[str, Run]
+    documents: Mapping[str, RunDocuments]
+    facts: Facts
+    accepted: Accepted | None = None
+    refused: tuple[MainRefused, ...] = ()
+    requests: tuple[tuple[Commit, RequestVerdict], ...] = ()
+    inbox: tuple[AgentStatement, ...] = ()
+    answers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What to record, what to ask, and when time alone makes another look worthwhile.
+
+    Nothing here is an effect: effects follow from what is recorded (`controller.core.effects`).
+    """
+
+    drafts: tuple[Draft, ...]
+    questions: tuple[Question, ...]
+    next_look: datetime | None

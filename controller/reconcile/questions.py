@@ -1,0 +1,115 @@
+"""Questions the core asks before it can decide: answered beside the pass, remembered for the next one.
+
+Asking changes nothing outside, so nothing of it has to be recorded first. A slow or hung answer delays nobody:
+the pass waits `patience` for quick ones and goes on without the rest; a late answer wakes the next pass.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import Any
+
+from controller.core.gates import Question
+from controller.errors import LockgateError
+from controller.ports import Clock
+
+Answerer = Callable[[Mapping[str, Any]], dict[str, Any]]
+"""Takes a question's payload; an error it can explain is raised as LockgateError."""
+
+PATIENCE = 0.25
+RETRY = (1.0, 60.0)
+"""Seconds before a failed question is asked again: first and most, doubling between."""
+KEPT = 4096
+
+
+class Questions:
+    """Answers by question key. Thread-safe."""
+
+    def __init__(self, answerers: Mapping[str, Answerer], clock: Clock, wake: Callable[[], None]) -> None:
+        self._answerers = answerers
+        self._clock = clock
+        self._wake = wake
+        self._pool = ThreadPoolExecutor(max_workers=8, thread_name_prefix="question")
+        self._lock = threading.Lock()
+        self._running: dict[str, Future[None]] = {}
+        self._answers: OrderedDict[str, dict[str, Any]] = OrderedDict()
+        self._failed: dict[str, tuple[float, float]] = {}
+        self._quiet = False
+
+    def ask(self, questions: Iterable[Question], patience: float = PATIENCE) -> bool:
+        """Start what is not running; wait up to `patience` seconds. Says whether any answer is new."""
+        started = []
+        for question in questions:
+            with self._lock:
+                due = self._failed.get(question.key, (0.0, 0.0))[0] <= self._clock.monotonic()
+                if question.key in self._running or (
+                    question.key in self._answers and not self._retry(question, due)
+                ):
+                    continue
+                future = self._pool.submit(self._answer, question)
+                self._running[question.key] = future
+            future.add_done_callback(lambda _: self._arrived())
+            started.append(future)
+        self._quiet = True
+        done = wait(started, timeout=patience).done if started else set()
+        self._quiet = False
+        return bool(done)
+
+    def answers(self) -> dict[str, dict[str, Any]]:
+        """Everything known now."""
+        with self._lock:
+            return dict(self._answers)
+
+    def retry_at(self) -> float | None:
+        """On the monotonic clock: when the next failed question should be asked again."""
+        with self._lock:
+            return min((due for due, _ in self._failed.values()), default=None)
+
+    @property
+    def busy(self) -> bool:
+        """Whether any question is being asked right now."""
+        with self._lock:
+            return bool(self._running)
+
+    def failures(self) -> dict[str, dict[str, Any]]:
+        """The questions that have no answer yet, by key: the error each last gave."""
+        with self._lock:
+            return {key: self._answers[key] for key in self._failed if key in self._answers}
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _retry(self, question: Question, due: bool) -> bool:
+        return question.key in self._failed and due
+
+    def _arrived(self) -> None:
+        if not self._quiet:
+            self._wake()
+
+    def _answer(self, question: Question) -> None:
+        answerer = self._answerers.get(question.type)
+        if answerer is None:
+            message = f"no plugin answers gates of type {question.type}"
+            given: dict[str, Any] = {"error": "unavailable", "message": message}
+        else:
+            try:
+                given = answerer(question.payload)
+            except LockgateError as error:
+                given = {"error": error.code, "message": str(error)}
+            except Exception as error:  # a plugin that fails cannot take the core with it: unknown, not allowed
+                given = {"error": "unavailable", "message": f"{type(error).__name__}: {error}"}
+        with self._lock:
+            self._running.pop(question.key, None)
+            self._answers[question.key] = given
+            self._answers.move_to_end(question.key)
+            if (given.get("error") and question.type == "resolve") or given.get("error") == "unavailable":
+                delay = min(RETRY[1], 2 * self._failed.get(question.key, (0.0, RETRY[0] / 2))[1])
+                self._failed[question.key] = (self._clock.monotonic() + delay, delay)
+            else:
+                self._failed.pop(question.key, None)
+            while len(self._answers) > KEPT:
+                old, _ = self._answers.popitem(last=False)
+                self._failed.pop(old, None)

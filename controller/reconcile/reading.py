@@ -1,0 +1,152 @@
+"""Read: from commits to documents. Changed blobs only; parsed values survive a restart in a cache."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol
+
+from controller.core.parse import Parsed, parse, reads
+from controller.core.run import Run
+from controller.core.validate import assemble
+from controller.core.world import RunDocuments, Target
+from controller.model.entry import CompletedRun, Pin
+from controller.model.history import TreeFile
+from controller.model.intent import Intent
+from controller.ports import Repo
+
+
+class Cache(Protocol):
+    """Bytes by key, kept over a restart; losing it only costs time."""
+
+    def get_many(self, keys: Iterable[str]) -> dict[str, bytes]: ...
+    def put_many(self, values: Mapping[str, bytes]) -> bool: ...
+
+
+class Reader:
+    """Intents of commits, each made from the one before it."""
+
+    def __init__(self, repo: Repo, cache: Cache | None = None) -> None:
+        self._repo = repo
+        self._cache = cache
+        self._files: dict[str, tuple[str, Parsed]] = {}
+        self._intent: Intent | None = None
+        self._parsed: dict[tuple[str, str], Parsed] = {}
+
+    def intent(self, commit: str) -> Intent:
+        """The intent of `commit`: every document, or every diagnostic."""
+        if self._intent is not None and self._intent.commit == commit:
+            return self._intent
+        files = dict(self._files)
+        if self._intent is None:
+            files = self._parse(self._repo.files(commit))
+        else:
+            changes = self._repo.changes(self._intent.commit, commit)
+            for change in changes:
+                files.pop(change.path, None)
+            files |= self._parse((c.path, c.new) for c in changes if c.new is not None)
+        self._intent = assemble(commit, files, self._intent)
+        self._files = files
+        return self._intent
+
+    def document(self, pin: Pin) -> Any:
+        """The document of a pinned blob."""
+        key = (pin.path, pin.blob)
+        if key not in self._parsed:
+            self._parsed[key] = parse(pin.path, self._repo.read(pin.blob))
+        return self._parsed[key].document
+
+    def _parse(self, files: Iterable[tuple[str, TreeFile]]) -> dict[str, tuple[str, Parsed]]:
+        wanted = [(path, file) for path, file in files if reads(path, file.mode)]
+        keys = {f"{file.blob}:{file.mode:o}:{path}": (path, file) for path, file in wanted}
+        found: dict[str, tuple[str, Parsed]] = {}
+        cached = self._cache.get_many(keys) if self._cache is not None else {}
+        fresh: dict[str, bytes] = {}
+        for key, (path, file) in keys.items():
+            parsed = _unpickle(cached.get(key))
+            if parsed is None:
+                data = self._repo.read(file.blob) if file.mode in (0o100644, 0o100755) else b""
+                parsed = parse(path, data, file.mode)
+                fresh[key] = pickle.dumps(parsed)
+            found[path] = (file.blob, parsed)
+        if fresh and self._cache is not None:
+            self._cache.put_many(fresh)
+        return found
+
+
+def _unpickle(data: bytes | None) -> Parsed | None:
+    """A cached value. The cache is the controller's own file, keyed by program version, and checksummed."""
+    if data is None:
+        return None
+    try:
+        value = pickle.loads(data)  # noqa: S301 - written by this controller only, see above
+    except Exception:  # a cache never fails a pass: what cannot be read is parsed again
+        return None
+    return value if isinstance(value, Parsed) else None
+
+
+def run_documents(reader: Reader, run: Run, live: Intent) -> RunDocuments:
+    """What an open run executes, from its pins; its lock from `live` until the inputs have pinned it."""
+    pins = {pin.path: pin for pin in run.opened.pins}
+
+    def under(folder: str) -> dict[str, Pin]:
+        return {
+            p.path.removeprefix(folder).removesuffix(".yaml"): p
+            for p in pins.values()
+            if p.path.startswith(folder)
+        }
+
+    environment = reader.document(pins[f"environments/{run.environment}.yaml"])
+    policies = under("policies/")
+    release = reader.document(pins[f"releases/{run.opened.release}.yaml"])
+    lock_pin = run.inputs.lock if run.inputs is not None else _live_lock(run, live)
+    return RunDocuments(
+        environment=environment,
+        strategy=reader.document(pins[f"strategies/{environment.spec.strategy}.yaml"]),
+        policies={name: reader.document(pin) for name, pin in policies.items()},
+        policy_pins=policies,
+        components={name: reader.document(pin) for name, pin in under("components/").items()},
+        release=release,
+        agents=tuple(sorted(under("agents/"))),
+        lock=reader.document(lock_pin) if lock_pin is not None else None,
+        lock_pin=lock_pin,
+    )
+
+
+def _live_lock(run: Run, live: Intent) -> Pin | None:
+    """The lock of the pinned release file, once main has it."""
+    lock = live.locks.get(run.opened.release)
+    pinned = next((p for p in run.opened.pins if p.path == f"releases/{run.opened.release}.yaml"), None)
+    if lock is None or pinned is None or lock.document.spec.release_digest != pinned.sha256:
+        return None
+    return Pin(path=lock.path, blob=lock.blob, sha256=lock.sha256)
+
+
+def target_of(documents: RunDocuments) -> Target:
+    """What a run's deploy orders carry."""
+    assert documents.lock is not None
+    return Target(
+        release=documents.release.metadata.name,
+        manifest_digest=documents.lock.spec.manifest_digest,
+        lock=documents.lock,
+        components=documents.components,
+        variables=documents.environment.spec.variables,
+    )
+
+
+def previous_target(document: Callable[[Pin], Any], completed: CompletedRun) -> Target:
+    """What a rollback's orders carry: the lock and components that the completed run executed."""
+    by_path = {pin.path: pin for pin in completed.pins}
+    components = {
+        path.removeprefix("components/").removesuffix(".yaml"): document(pin)
+        for path, pin in by_path.items()
+        if path.startswith("components/")
+    }
+    environment = next(document(pin) for path, pin in by_path.items() if path.startswith("environments/"))
+    return Target(
+        release=completed.release,
+        manifest_digest=completed.manifest_digest,
+        lock=document(by_path[f"releases/{completed.release}.lock.yaml"]),
+        components=components,
+        variables=environment.spec.variables,
+    )
