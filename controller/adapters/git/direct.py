@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from controller.adapters.git import locate
+from controller.adapters.git.pack import Sink
 from controller.adapters.git.refs import RefFiles
 from controller.adapters.git.store import ObjectStore
-from controller.adapters.git.trees import Sink
 from controller.errors import Unavailable, UsageError
 from controller.model.history import Tips
 

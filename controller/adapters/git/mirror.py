@@ -12,10 +12,10 @@ from typing import Final
 from controller.adapters.git import locate
 from controller.adapters.git.direct import store_objects
 from controller.adapters.git.locate import Place
+from controller.adapters.git.pack import Sink
 from controller.adapters.git.program import Outcome, git
 from controller.adapters.git.refs import RefFiles, ref_moved
 from controller.adapters.git.store import ObjectStore
-from controller.adapters.git.trees import Sink
 from controller.errors import Conflict, LockgateError, Refused, Unavailable
 from controller.model.history import Tips
 

@@ -14,24 +14,24 @@ from controller.adapters.git import sshsig
 from controller.errors import Refused
 from controller.model.history import Commit, Person
 
-TREE_MODE: Final = 0o040000
-LINK_MODE: Final = 0o160000
+TREE: Final = b"40000"
 EMPTY_TREE: Final = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MODES: Final = {
-    b"40000": TREE_MODE,
+MODES: Final = {
     b"100644": 0o100644,
     b"100755": 0o100755,
     b"100664": 0o100664,
     b"120000": 0o120000,
-    b"160000": LINK_MODE,
+    b"160000": 0o160000,
 }
-_ENTRY = re.compile(rb"([0-7]+) ([^\0]+)\0(.{20})", re.DOTALL)
+_KNOWN: Final = frozenset({TREE, *MODES})
+_ODD: Final = {".", "..", *(f".{g}{i}{t}" for g in "gG" for i in "iI" for t in "tT")}
+_ENTRY = re.compile(rb"([0-7]+) ([^\0/]+)\0(.{20})", re.DOTALL)
 _PERSON = re.compile(rb"(?s)(.*?) ?<([^<>\n]*)> (\d{1,12}) [+-]\d{4}")
 _OID = re.compile(rb"[0-9a-f]{40}")
 
-Tree = dict[str, tuple[int, str]]
-"""Name → (mode, object id), in the tree's own order."""
+Tree = dict[str, tuple[bytes, bytes, bytes]]
+"""Name → (mode as written, raw name, raw object id), in the tree's own order."""
 
 
 def object_id(kind: bytes, data: bytes) -> str:
@@ -52,23 +52,21 @@ def _bad_tree(oid: str, why: str) -> Refused:
 
 def parse_tree(oid: str, data: bytes) -> Tree:
     """The entries of a raw tree. Raises Refused("tree-malformed") on duplicates, disorder or odd names."""
-    entries = _ENTRY.findall(data)
-    if sum(len(mode) + len(name) + 22 for mode, name, _ in entries) != len(data):
+    entries: list[tuple[bytes, bytes, bytes]] = _ENTRY.findall(data)
+    keys = [name + b"/" if mode == TREE else name for mode, name, _ in entries]
+    if sum([len(mode) + len(name) for mode, name, _ in entries]) + 22 * len(entries) != len(data):
         raise _bad_tree(oid, "bytes that are no entry")
-    keys = [name + b"/" if mode == b"40000" else name for mode, name, _ in entries]
     if sorted(keys) != keys:
         raise _bad_tree(oid, "names out of order")
-    tree: Tree = {}
-    for mode, name, raw in entries:
-        known = _MODES.get(mode)
-        if known is None:
-            raise _bad_tree(oid, f"mode {mode.decode()}")
-        tree[name.decode("utf-8", "surrogateescape")] = (known, raw.hex())
+    if unknown := {mode for mode, _, _ in entries} - _KNOWN:
+        raise _bad_tree(oid, f"mode {min(unknown).decode()}")
+    tree: Tree = dict(
+        zip([name.decode("utf-8", "surrogateescape") for _, name, _ in entries], entries, strict=True)
+    )
     if len(tree) != len(entries):
         raise _bad_tree(oid, "two entries of one name")
-    for name in tree:
-        if "/" in name or name in (".", "..") or (name[0] == "." and name.lower() == ".git"):
-            raise _bad_tree(oid, f"the name {name!r}")
+    if not _ODD.isdisjoint(tree):
+        raise _bad_tree(oid, "a name that git keeps for itself")
     return tree
 
 

@@ -13,7 +13,6 @@ import struct
 import tempfile
 import zlib
 from binascii import crc32
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -21,12 +20,22 @@ KINDS: Final = {b"commit": 1, b"tree": 2, b"blob": 3}
 _LEVEL: Final = 1
 _LARGE: Final = 1 << 31
 
-Objects = Mapping[str, tuple[bytes, bytes]]
-"""Object id → (kind, bytes)."""
+_OFS_DELTA: Final = 6
+_WORTH: Final = 1024
+_DEPTH: Final = 16
 
 
-def _entry(kind: int, data: bytes) -> bytes:
-    size = len(data)
+class Sink(dict[str, tuple[bytes, bytes]]):
+    """Objects to be stored: id → (kind, bytes). `bases` names the former version of a tree, if it has one."""
+
+    __slots__ = ("bases",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bases: dict[str, str] = {}
+
+
+def _head(kind: int, size: int) -> bytes:
     first = kind << 4 | size & 0x0F
     size >>= 4
     head = bytearray()
@@ -35,16 +44,79 @@ def _entry(kind: int, data: bytes) -> bytes:
         first = size & 0x7F
         size >>= 7
     head.append(first)
-    return bytes(head) + zlib.compress(data, _LEVEL)
+    return bytes(head)
 
 
-def encode_pack(objects: Objects) -> tuple[bytes, bytes, str]:
-    """(pack bytes, index bytes, checksum in hex) of `objects`."""
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def _distance(value: int) -> bytes:
+    out = bytearray([value & 0x7F])
+    while value := value >> 7:
+        value -= 1
+        out.insert(0, value & 0x7F | 0x80)
+    return bytes(out)
+
+
+def _common(one: bytes, two: bytes, limit: int, *, end: bool) -> int:
+    """How many bytes `one` and `two` share at the start or at the end, at most `limit`."""
+    low, high = 0, limit
+    while low < high:
+        middle = (low + high + 1) // 2
+        same = one[-middle:] == two[-middle:] if end else one[low:middle] == two[low:middle]
+        low, high = (middle, high) if same else (low, middle - 1)
+    return low
+
+
+def _copy(offset: int, size: int) -> bytes:
+    out = b""
+    while size:
+        piece = min(size, 0xFFFF)
+        out += b"\xbf" + offset.to_bytes(4, "little") + piece.to_bytes(2, "little")
+        offset += piece
+        size -= piece
+    return out
+
+
+def delta(base: bytes, data: bytes) -> bytes:
+    """A git delta for a tree in which few entries changed: what is before, what is new, what is after."""
+    before = _common(base, data, min(len(base), len(data)), end=False)
+    after = _common(base, data, min(len(base), len(data)) - before, end=True)
+    fresh = data[before : len(data) - after]
+    inserts = b"".join(
+        len(piece).to_bytes(1, "big") + piece
+        for piece in (fresh[at : at + 127] for at in range(0, len(fresh), 127))
+    )
+    copied = _copy(0, before) + inserts + _copy(len(base) - after, after)
+    return _varint(len(base)) + _varint(len(data)) + copied
+
+
+def encode_pack(objects: Sink) -> tuple[bytes, bytes, str]:
+    """(pack bytes, index bytes, checksum in hex) of `objects`.
+
+    A tree whose former version is in the same pack is stored as a delta of it: large folders would otherwise
+    dominate the cost of a batch.
+    """
     parts = [b"PACK" + struct.pack(">II", 2, len(objects))]
     offset = len(parts[0])
     rows: list[tuple[bytes, int, int]] = []
+    placed: dict[str, tuple[int, int]] = {}
     for oid, (kind, data) in objects.items():
-        entry = _entry(KINDS[kind], data)
+        base = objects.bases.get(oid, "") if len(data) >= _WORTH else ""
+        at, depth = placed.get(base, (0, _DEPTH))
+        if depth < _DEPTH:
+            change = delta(objects[base][1], data)
+            entry = _head(_OFS_DELTA, len(change)) + _distance(offset - at) + zlib.compress(change, _LEVEL)
+            placed[oid] = (offset, depth + 1)
+        else:
+            entry = _head(KINDS[kind], len(data)) + zlib.compress(data, _LEVEL)
+            placed[oid] = (offset, 0)
         rows.append((bytes.fromhex(oid), crc32(entry), offset))
         parts.append(entry)
         offset += len(entry)
@@ -101,7 +173,7 @@ def _temporary(folder: Path, data: bytes) -> str:
     return name
 
 
-def write_pack(objects_dir: Path, objects: Objects) -> Path:
+def write_pack(objects_dir: Path, objects: Sink) -> Path:
     """Store `objects` as one pack in `objects_dir`/pack, durable on return. Raises OSError and leaves nothing."""
     folder = objects_dir / "pack"
     folder.mkdir(exist_ok=True)

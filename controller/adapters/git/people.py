@@ -7,10 +7,11 @@ from datetime import datetime
 
 import pygit2
 
-from controller.adapters.git.objects import EMPTY_TREE, TREE_MODE, encode_person
+from controller.adapters.git.objects import EMPTY_TREE, TREE, encode_person
+from controller.adapters.git.pack import Sink
 from controller.adapters.git.repo import GitRepo, full_ref
 from controller.adapters.git.store import ObjectStore
-from controller.adapters.git.trees import Root, Sink
+from controller.adapters.git.trees import Root
 from controller.adapters.git.writer import add_commit
 from controller.errors import Conflict
 from controller.ports import Signer
@@ -34,7 +35,7 @@ def write_commit(
     """
     if tree is None:
         tree = repo.store.root(parents[0]) if parents else EMPTY_TREE
-    made: Sink = {}
+    made = Sink()
     written = Root(tree, repo.store.tree).apply(changes, made)
     if written == EMPTY_TREE:
         made[EMPTY_TREE] = (b"tree", b"")
@@ -49,7 +50,7 @@ def swap(repo: GitRepo, ref: str, expected: str | None, new: str) -> None:
 
     Raises Conflict("ref-moved"), Refused("push-rejected"), Unavailable.
     """
-    repo.publish(ref, expected, new, {})
+    repo.publish(ref, expected, new, Sink())
 
 
 def merge_tree(repo: GitRepo, ours: str, theirs: str) -> str:
@@ -71,7 +72,7 @@ def merge_tree(repo: GitRepo, ours: str, theirs: str) -> str:
         )
     merged = str(index.write_tree(handle))
     # libgit2 wrote loose objects without fsync: what is new goes into a pack that is durable.
-    made: Sink = {}
+    made = Sink()
     _collect(repo.store, repo.store.root(ours), merged, made)
     repo.store.write(made)
     return merged
@@ -82,14 +83,15 @@ def _collect(store: ObjectStore, known: str, tree: str, made: Sink) -> None:
         return
     made[tree] = (b"tree", store.raw(tree, b"tree"))
     before = store.tree(known)
-    for name, (mode, oid) in store.tree(tree).items():
+    for name, (mode, _, oid) in store.tree(tree).items():
         was = before.get(name)
-        if was is not None and was[1] == oid:
+        if was is not None and was[2] == oid:
             continue
-        if mode == TREE_MODE:
-            _collect(store, was[1] if was is not None and was[0] == TREE_MODE else EMPTY_TREE, oid, made)
-        elif mode != 0o160000:
-            made[oid] = (b"blob", store.raw(oid, b"blob"))
+        if mode == TREE:
+            former = was[2].hex() if was is not None and was[0] == TREE else EMPTY_TREE
+            _collect(store, former, oid.hex(), made)
+        elif mode != b"160000":
+            made[oid.hex()] = (b"blob", store.raw(oid.hex(), b"blob"))
 
 
 def merge(

@@ -15,9 +15,9 @@ from controller.adapters.git.history import Graph
 from controller.adapters.git.maintain import Maintenance
 from controller.adapters.git.mirror import MirroredOrigin
 from controller.adapters.git.objects import EMPTY_TREE
+from controller.adapters.git.pack import Sink
 from controller.adapters.git.refs import RefFiles, ref_moved
 from controller.adapters.git.store import ObjectStore
-from controller.adapters.git.trees import Sink
 from controller.adapters.git.watch import Waker, watcher
 from controller.adapters.git.writer import Builder
 from controller.model.history import Change, Commit, NewCommit, Tips, TreeFile
@@ -175,6 +175,10 @@ class GitRepo:
     def read(self, blob: str) -> bytes:
         """A blob's bytes, checked against its id."""
         return self.store.raw(blob, b"blob")
+
+    def raw(self, oid: str) -> tuple[str, bytes]:
+        """An object's kind and bytes, checked against its id. Raises Refused("object-corrupt")."""
+        return self.store.any(oid)
 
     def append(self, ref: str, expected: str | None, commits: Sequence[NewCommit], signer: Signer) -> list[str]:
         """Write signed commits on top of `expected` and swap `ref` once; see ports.Repo."""

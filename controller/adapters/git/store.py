@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
+import threading
+from collections import OrderedDict
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -11,7 +13,7 @@ from pathlib import Path
 import pygit2
 
 from controller.adapters.git import objects, pack
-from controller.adapters.git.objects import EMPTY_TREE, TREE_MODE, Tree
+from controller.adapters.git.objects import EMPTY_TREE, MODES, TREE, Tree
 from controller.errors import Refused
 from controller.model.history import Change, Commit, TreeFile
 
@@ -40,12 +42,15 @@ def corrupt(oid: str, got: str) -> Refused:
 class ObjectStore:
     """The objects below one git directory."""
 
-    def __init__(self, gitdir: Path, *, commits: int = 20_000, trees: int = 4_096) -> None:
+    def __init__(self, gitdir: Path, *, commits: int = 20_000, entries: int = 150_000) -> None:
         self.gitdir = gitdir
         self._repo = pygit2.Repository(str(gitdir))
         self._odb = self._repo.odb
         self.commit = lru_cache(commits)(self._commit)
-        self.tree = lru_cache(trees)(self._tree)
+        self._trees: OrderedDict[str, Tree] = OrderedDict()
+        self._entries = 0
+        self._limit = entries
+        self._lock = threading.Lock()
 
     @property
     def repository(self) -> pygit2.Repository:
@@ -60,7 +65,9 @@ class ObjectStore:
     def close(self) -> None:
         """Release files and memory."""
         self.commit.cache_clear()
-        self.tree.cache_clear()
+        with self._lock:
+            self._trees.clear()
+            self._entries = 0
         self._repo.free()
 
     def raw(self, oid: str, kind: bytes) -> bytes:
@@ -74,6 +81,14 @@ class ObjectStore:
             raise corrupt(oid, "no such object, or one that cannot be read")
         return data
 
+    def any(self, oid: str) -> tuple[str, bytes]:
+        """Kind and bytes of an object whatever it is, checked against its id. Raises Refused("object-corrupt")."""
+        try:
+            kind: str = self._repo[oid].type_str
+        except (KeyError, ValueError, pygit2.GitError) as error:
+            raise corrupt(oid, "no such object, or one that cannot be read") from error
+        return kind, self.raw(oid, kind.encode())
+
     def _raw(self, oid: str, kind: bytes) -> bytes | None:
         try:
             found, data = self._odb.read(oid)
@@ -86,7 +101,7 @@ class ObjectStore:
             return None
         return body
 
-    def write(self, made: pack.Objects) -> None:
+    def write(self, made: pack.Sink) -> None:
         """Store objects durably. Raises OSError."""
         pack.write_pack(self.gitdir / "objects", made)
 
@@ -102,10 +117,23 @@ class ObjectStore:
         match = _COMMITTED.search(self.raw(oid, b"commit"))
         return int(match[1]) if match is not None else 0
 
-    def _tree(self, oid: str) -> Tree:
+    def tree(self, oid: str) -> Tree:
+        """The entries of a tree; kept up to a number of entries, since folders differ in size by thousands."""
+        with self._lock:
+            known = self._trees.get(oid)
+            if known is not None:
+                self._trees.move_to_end(oid)
+                return known
         if oid == EMPTY_TREE:
             return {}
-        return objects.parse_tree(oid, self.raw(oid, b"tree"))
+        made = objects.parse_tree(oid, self.raw(oid, b"tree"))
+        with self._lock:
+            if oid not in self._trees:
+                self._trees[oid] = made
+                self._entries += len(made) + 1
+            while self._entries > self._limit:
+                self._entries -= len(self._trees.popitem(last=False)[1]) + 1
+        return made
 
     def root(self, commit: str) -> str:
         """The tree id of a commit."""
@@ -120,54 +148,55 @@ class ObjectStore:
         return found
 
     def _compare(self, old: Tree, new: Tree, prefix: str, found: list[Change]) -> None:
-        names = {name for name, _ in old.items() ^ new.items()}
-        for name in names:
+        for name in {name for name, _ in old.items() ^ new.items()}:
             was, now = old.get(name), new.get(name)
             path = prefix + name
-            was_tree = was is not None and was[0] == TREE_MODE
-            now_tree = now is not None and now[0] == TREE_MODE
+            was_tree = was is not None and was[0] == TREE
+            now_tree = now is not None and now[0] == TREE
             if was_tree or now_tree:
                 self._compare(
-                    self.tree(was[1]) if was is not None and was_tree else {},
-                    self.tree(now[1]) if now is not None and now_tree else {},
+                    self.tree(was[2].hex()) if was is not None and was_tree else {},
+                    self.tree(now[2].hex()) if now is not None and now_tree else {},
                     path + "/",
                     found,
                 )
-            before = TreeFile(was[1], was[0]) if was is not None and not was_tree else None
-            after = TreeFile(now[1], now[0]) if now is not None and not now_tree else None
+            before = _file(was) if was is not None and not was_tree else None
+            after = _file(now) if now is not None and not now_tree else None
             if before is not None or after is not None:
                 found.append(Change(path, before, after))
 
+    def _below(self, tree: str, folder: str) -> str | None:
+        for name in folder.split("/"):
+            entry = self.tree(tree).get(name)
+            if entry is None or entry[0] != TREE:
+                return None
+            tree = entry[2].hex()
+        return tree
+
     def file(self, tree: str, path: str) -> TreeFile | None:
         """The file at `path` of a tree, or None (a directory is no file)."""
-        parts = path.split("/")
-        for name in parts[:-1]:
-            entry = self.tree(tree).get(name)
-            if entry is None or entry[0] != TREE_MODE:
-                return None
-            tree = entry[1]
-        entry = self.tree(tree).get(parts[-1])
-        return TreeFile(entry[1], entry[0]) if entry is not None and entry[0] != TREE_MODE else None
+        folder, _, name = path.rpartition("/")
+        inner = self._below(tree, folder) if folder else tree
+        entry = self.tree(inner).get(name) if inner is not None else None
+        return _file(entry) if entry is not None and entry[0] != TREE else None
 
     def files(self, tree: str, prefix: str) -> Iterator[tuple[str, TreeFile]]:
         """Every file below `prefix` (a folder, with or without its slash, or a file), sorted by path."""
         folder = prefix.strip("/")
-        if folder:
-            for name in folder.split("/"):
-                entry = self.tree(tree).get(name)
-                if entry is None or entry[0] != TREE_MODE:
-                    file = self.file(tree, folder) if entry is not None else None
-                    if file is not None:
-                        yield folder, file
-                    return
-                tree = entry[1]
-            folder += "/"
-        yield from self._walk(tree, folder)
+        inner = self._below(tree, folder) if folder else tree
+        if inner is not None:
+            yield from self._walk(inner, folder + "/" if folder else "")
+        elif (file := self.file(tree, folder)) is not None:
+            yield folder, file
 
     def _walk(self, tree: str, prefix: str) -> Iterator[tuple[str, TreeFile]]:
         # git's order is the order of whole paths: a directory sorts as if its name ended in a slash.
-        for name, (mode, oid) in self.tree(tree).items():
-            if mode == TREE_MODE:
-                yield from self._walk(oid, f"{prefix}{name}/")
+        for name, entry in self.tree(tree).items():
+            if entry[0] == TREE:
+                yield from self._walk(entry[2].hex(), f"{prefix}{name}/")
             else:
-                yield prefix + name, TreeFile(oid, mode)
+                yield prefix + name, _file(entry)
+
+
+def _file(entry: tuple[bytes, bytes, bytes]) -> TreeFile:
+    return TreeFile(entry[2].hex(), MODES[entry[0]])

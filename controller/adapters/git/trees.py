@@ -11,28 +11,28 @@ import hashlib
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from controller.adapters.git.objects import EMPTY_TREE, TREE_MODE, Tree, object_id
+from controller.adapters.git.objects import EMPTY_TREE, TREE, Tree, object_id
+from controller.adapters.git.pack import Sink
 from controller.errors import Invalid
 
 Load = Callable[[str], Tree]
-Sink = dict[str, tuple[bytes, bytes]]
 _FILE: Final = b"100644 "
 
 
 class _Node:
     """One directory: encoded entries under git's sort key, children that were opened, names that changed."""
 
-    __slots__ = ("children", "dirty", "entries", "keys")
+    __slots__ = ("children", "dirty", "entries", "keys", "written")
 
     def __init__(self, tree: Tree) -> None:
         self.entries: dict[bytes, bytes] = {}
-        for name, (mode, oid) in tree.items():
-            raw = name.encode("utf-8", "surrogateescape")
-            key = raw + b"/" if mode == TREE_MODE else raw
-            self.entries[key] = b"%o %s\0" % (mode, raw) + bytes.fromhex(oid)
+        for mode, raw, oid in tree.values():
+            key = raw + b"/" if mode == TREE else raw
+            self.entries[key] = b"%s %s\0%s" % (mode, raw, oid)
         self.keys = list(self.entries)
         self.children: dict[bytes, _Node] = {}
         self.dirty: set[bytes] = set()
+        self.written = ""
 
     def set(self, key: bytes, entry: bytes) -> None:
         if key not in self.entries:
@@ -126,7 +126,10 @@ class Root:
         node.dirty.clear()
         body = b"".join(map(node.entries.__getitem__, node.keys))
         oid = hashlib.sha1(b"tree %d\0" % len(body) + body, usedforsecurity=False).hexdigest()
-        sink[oid] = (b"tree", body)
+        if oid not in sink:
+            sink[oid] = (b"tree", body)
+            sink.bases[oid] = node.written
+        node.written = oid
         return oid
 
     def trim(self, limit: int) -> None:

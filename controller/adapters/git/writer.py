@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+from collections.abc import Sequence
 
 from controller.adapters.git import objects
 from controller.adapters.git.objects import EMPTY_TREE
+from controller.adapters.git.pack import Sink
 from controller.adapters.git.store import ObjectStore
-from controller.adapters.git.trees import Root, Sink
+from controller.adapters.git.trees import Root
 from controller.model.history import NewCommit
 from controller.ports import Signer
 
@@ -27,7 +27,7 @@ class Builder:
 
     def build(self, parent: str | None, commits: Sequence[NewCommit], signer: Signer) -> tuple[list[str], Sink]:
         """(ids oldest first, every new object) of `commits` stacked on `parent`."""
-        sink: Sink = {}
+        sink = Sink()
         oids: list[str] = []
         tree = self._store.root(parent) if parent is not None else EMPTY_TREE
         # Taken out while it changes: a failed build must not leave a half-changed tree behind.
@@ -65,13 +65,3 @@ def add_commit(
     oid = objects.object_id(b"commit", raw)
     sink[oid] = (b"commit", raw)
     return oid
-
-
-def apply_changes(store: ObjectStore, tree: str, changes: Mapping[str, bytes | None], sink: Sink) -> str:
-    """The id of `tree` with `changes` applied; new objects go into `sink`."""
-    return Root(tree, store.tree).apply(changes, sink)
-
-
-def person(name: str, email: str, when: datetime) -> bytes:
-    """An author or committer header."""
-    return objects.encode_person(name, email, when)
