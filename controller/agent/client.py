@@ -1,0 +1,295 @@
+"""The agent's side of the talk: signed polls with fresh nonces out, deliveries verified before anything else."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import random
+import secrets
+import threading
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+from controller.agent.keyring import Keyring
+from controller.agent.outbox import Outbox
+from controller.errors import Invalid, LockgateError, Refused, Unavailable
+from controller.ledger import dsse
+from controller.ledger.canonical import canonical, parse
+from controller.model.order import DELIVERY_TYPE, ORDER_TYPE, POLL_TYPE, Delivery, Order, Poll, order_id
+from controller.ports import Signer
+
+ANSWER_LIMIT = 32 << 20
+CONNECT_SECONDS = 10.0
+FIRST_DELAY = 0.1
+LAST_DELAY = 5.0
+_HTTP_REFUSALS = frozenset({400, 403, 408, 409, 413})
+
+
+class Channel:
+    """One connection to the controller, kept open and made anew when it breaks. Not thread-safe."""
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise Invalid(
+                "url-invalid",
+                "the controller's address does not read",
+                expected="http://host:port or https://host",
+                got=url,
+            )
+        self._secure = parts.scheme == "https"
+        self._host = parts.hostname
+        self._port = parts.port
+        self._prefix = parts.path.rstrip("/")
+        self._connection: http.client.HTTPConnection | None = None
+
+    def request(self, method: str, path: str, body: bytes | None, timeout: float) -> tuple[int, bytes]:
+        """One exchange; raises Unavailable("controller-unreachable")."""
+        try:
+            connection = self._connect()
+            connection.timeout = timeout
+            if connection.sock is not None:
+                connection.sock.settimeout(timeout)
+            connection.request(method, self._prefix + path, body, {"Content-Type": "application/json"})
+            answer = connection.getresponse()
+            return answer.status, answer.read(ANSWER_LIMIT)
+        except (OSError, http.client.HTTPException) as error:
+            self.close()
+            raise Unavailable(
+                "controller-unreachable",
+                "the controller does not answer",
+                where=f"{self._host}:{self._port or ''}{self._prefix}{path}",
+                got=str(error) or type(error).__name__,
+                cure="the agent goes on trying; check the controller and the network",
+            ) from error
+
+    def close(self) -> None:
+        """Hang up; usable from another thread to end a long poll."""
+        if self._connection is not None:
+            sock = self._connection.sock
+            if sock is not None:
+                _shut(sock)
+            self._connection.close()
+            self._connection = None
+
+    def _connect(self) -> http.client.HTTPConnection:
+        if self._connection is None:
+            kind = http.client.HTTPSConnection if self._secure else http.client.HTTPConnection
+            self._connection = kind(self._host, self._port, timeout=CONNECT_SECONDS)
+        return self._connection
+
+
+def _shut(sock: Any) -> None:
+    try:
+        sock.shutdown(2)
+    except OSError:
+        return
+
+
+class Client:
+    """Polls in the name of one agent and verifies what comes back."""
+
+    def __init__(
+        self,
+        *,
+        agent: str,
+        environment: str,
+        url: str,
+        signer: Signer,
+        keyring: Keyring,
+        now: Callable[[], datetime],
+    ) -> None:
+        self._agent = agent
+        self._environment = environment
+        self._signer = signer
+        self._keyring = keyring
+        self._now = now
+        self._channel = Channel(url)
+
+    def poll(self, wait_seconds: float, statements: Sequence[dict[str, Any]] = ()) -> Delivery:
+        """One poll; the delivery is verified: signer, nonce, agent and environment.
+
+        Raises Unavailable when the controller does not answer, Refused with order-untrusted-signer,
+        order-stale, order-foreign, or the controller's own refusal of this agent.
+        """
+        nonce = secrets.token_hex(16)
+        message = Poll(
+            agent=self._agent,
+            environment=self._environment,
+            nonce=nonce,
+            at=self._now(),
+            wait_seconds=wait_seconds,
+            statements=list(statements),
+            trust_version=self._keyring.version,
+        )
+        body = dsse.sign(canonical(message.plain()), POLL_TYPE, self._signer)
+        status, data = self._channel.request("POST", "/agent/v1/poll", body, wait_seconds + CONNECT_SECONDS)
+        if status != 200:
+            raise _turned_away(status, data)
+        delivery = _delivery(self._open(data, DELIVERY_TYPE))
+        if delivery.nonce != nonce:
+            raise Refused(
+                "order-stale",
+                "the delivery answers another poll: it may be an old one, played back",
+                expected=f"nonce {nonce}",
+                got=f"nonce {delivery.nonce}",
+                cure="find out who answers at the controller's address",
+            )
+        if (delivery.agent, delivery.environment) != (self._agent, self._environment):
+            raise foreign("the delivery", self._agent, self._environment, delivery.agent, delivery.environment)
+        if delivery.trust_version > self._keyring.version:
+            self.fetch_trust()
+        return delivery
+
+    def order(self, envelope: dict[str, Any]) -> Order:
+        """A verified order of this agent. Raises Refused: order-untrusted-signer, -foreign, -malformed."""
+        try:
+            order = Order.model_validate(parse(self._open(canonical(envelope), ORDER_TYPE)))
+        except ValueError as error:
+            raise _malformed(str(error)) from error
+        if (order.target, order.environment) != (self._agent, self._environment):
+            raise foreign("the order", self._agent, self._environment, order.target, order.environment)
+        expected = order_id(order.run, order.stage, order.attempt, order.target, order.action)
+        if order.id != expected:
+            raise _malformed(f"id {order.id} of order {expected}")
+        return order
+
+    def fetch_trust(self) -> None:
+        """Walk the chain that the controller shows. Raises Refused when it does not hold from the root."""
+        status, data = self._channel.request("GET", "/agent/v1/trust", None, CONNECT_SECONDS)
+        if status != 200:
+            raise _turned_away(status, data)
+        try:
+            links = json.loads(data)["links"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise Unavailable("trust-unreadable", "the controller shows no trust chain") from error
+        self._keyring.extend(links)
+
+    def close(self) -> None:
+        """Hang up."""
+        self._channel.close()
+
+    def _open(self, data: bytes, payload_type: str) -> bytes:
+        """An envelope's payload; an unknown signer is looked up once in the newest chain."""
+        try:
+            return self._keyring.open(data, payload_type)
+        except Refused:
+            self.fetch_trust()
+            return self._keyring.open(data, payload_type)
+
+
+class Loop:
+    """A thread's life: call `step` until stopped, and wait longer after each failure, with jitter."""
+
+    def __init__(self, name: str, step: Callable[[bool], None], log: Callable[[str, str], None]) -> None:
+        self._step = step
+        self._log = log
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ask the thread to end; the caller then makes its blocking call return."""
+        self._stopping.set()
+
+    def join(self) -> None:
+        self._thread.join(3)
+
+    def _run(self) -> None:
+        delay = FIRST_DELAY
+        fresh = True
+        last = ""
+        while not self._stopping.is_set():
+            try:
+                self._step(fresh)
+                delay, fresh, last = FIRST_DELAY, False, ""
+            except LockgateError as error:
+                fresh = True
+                if not self._stopping.is_set() and error.code != last:
+                    self._log(error.code, str(error))
+                last = error.code
+                self._stopping.wait(delay * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, no secret
+                delay = min(delay * 2, LAST_DELAY)
+
+
+class Talk:
+    """Listens for orders with one long poll and sends statements with another connection."""
+
+    def __init__(
+        self,
+        make_client: Callable[[], Client],
+        outbox: Outbox,
+        log: Callable[[str, str], None],
+        handle: Callable[[Client, Delivery], None],
+        wait_seconds: float,
+    ) -> None:
+        self._outbox = outbox
+        self._handle = handle
+        self._wait = wait_seconds
+        self._listening = make_client()
+        self._sending = make_client()
+        self._listener = Loop("listener", self._listen, log)
+        self._sender = Loop("sender", self._send, log)
+
+    def start(self) -> None:
+        self._listener.start()
+        self._sender.start()
+
+    def stop(self) -> None:
+        """Hang up and end both threads."""
+        self._listener.stop()
+        self._sender.stop()
+        self._outbox.close()
+        self._listening.close()
+        self._sending.close()
+        self._listener.join()
+        self._sender.join()
+
+    def _listen(self, fresh: bool) -> None:
+        # After a start or an error nothing is known to have arrived: a poll without patience gets it all.
+        self._handle(self._listening, self._listening.poll(0 if fresh else self._wait))
+
+    def _send(self, _fresh: bool) -> None:
+        due = self._outbox.due()
+        if due:
+            delivery = self._sending.poll(0, [envelope for _, envelope in due])
+            self._outbox.sent([digest for digest, _ in due])
+            self._handle(self._sending, delivery)
+
+
+def foreign(what: str, agent: str, environment: str, other: str, elsewhere: str) -> Refused:
+    """The refusal of what is meant for somebody else."""
+    return Refused(
+        "order-foreign",
+        f"{what} is for another agent or environment",
+        expected=f"{agent} in {environment}",
+        got=f"{other} in {elsewhere}",
+        cure="compare this agent's --name and --environment with agents/ on main",
+    )
+
+
+def _malformed(got: str) -> Refused:
+    return Refused("order-malformed", "the order does not read", got=" ".join(got.split())[:300])
+
+
+def _delivery(payload: bytes) -> Delivery:
+    try:
+        return Delivery.model_validate(parse(payload))
+    except ValueError as error:
+        raise _malformed(str(error)) from error
+
+
+def _turned_away(status: int, data: bytes) -> LockgateError:
+    try:
+        value = json.loads(data)
+        code, message = str(value["code"]), str(value.get("message", ""))
+    except (ValueError, KeyError, TypeError):
+        code, message = "controller-refused", ""
+    what = f"the controller answers {status}" + (f": {message}" if message else "")
+    if status in _HTTP_REFUSALS:
+        return Refused(code, what, cure="compare this agent's name, environment and key with agents/ on main")
+    return Unavailable(code, what)

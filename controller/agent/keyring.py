@@ -1,0 +1,80 @@
+"""Which keys may give this agent orders: the controller keys at the end of the trust chain from its own root."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from controller.core.keys import key_id
+from controller.core.trust import CONTROLLER, TrustState
+from controller.errors import Refused
+from controller.ledger import dsse
+
+Walk = Callable[[Sequence[Any]], TrustState]
+"""The trust state at the end of a chain's links, checked from the agent's own root; raises if it does not hold."""
+
+
+class Keyring:
+    """Controller keys by key id; it only ever moves to newer trust versions. Thread-safe."""
+
+    def __init__(self, walk: Walk, now: Callable[[], datetime]) -> None:
+        self._walk = walk
+        self._now = now
+        self._lock = threading.Lock()
+        self._trust: TrustState | None = None
+
+    @property
+    def version(self) -> int:
+        """The newest trust version that was walked to; 0 before the first."""
+        trust = self._trust
+        return 0 if trust is None else trust.version
+
+    def extend(self, links: Sequence[Any]) -> None:
+        """Walk a chain. Raises Refused("trust-rollback") when it ends before what is known already."""
+        trust = self._walk(links)
+        with self._lock:
+            if trust.version < self.version:
+                raise Refused(
+                    "trust-rollback",
+                    "the controller shows an older trust chain than before",
+                    expected=f"version {self.version} or later",
+                    got=f"version {trust.version}",
+                    cure="find out who answers at the controller's address",
+                )
+            if self._trust is not None and trust.version == self.version and trust.sha256 != self._trust.sha256:
+                raise Refused(
+                    "trust-rollback",
+                    f"the controller shows another trust version {trust.version} than before",
+                    expected=self._trust.sha256,
+                    got=trust.sha256,
+                    cure="find out who answers at the controller's address",
+                )
+            self._trust = trust
+
+    def keys(self) -> Mapping[str, str]:
+        """Key id → OpenSSH key of everyone who may sign as the controller now."""
+        trust = self._trust
+        return {} if trust is None else {key_id(k): k for k in trust.keys_of_role(CONTROLLER, self._now())}
+
+    def open(self, data: bytes, payload_type: str) -> bytes:
+        """The payload of an envelope signed by a controller. Raises Refused("order-untrusted-signer")."""
+        try:
+            opened = dsse.open_envelope(data, self.keys())
+        except Refused as error:
+            raise untrusted(str(error)) from error
+        if opened.payload_type != payload_type:
+            raise untrusted(f"an envelope of type {opened.payload_type}")
+        return opened.payload
+
+
+def untrusted(got: str) -> Refused:
+    """The refusal of whatever no trusted controller signed."""
+    return Refused(
+        "order-untrusted-signer",
+        "this is not signed by a controller that the trust root leads to",
+        expected="a key of the role controller, by the trust chain from this agent's root",
+        got=got,
+        cure="check the controller's key against trust/trust.yaml, and this agent's --trust-root",
+    )

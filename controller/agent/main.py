@@ -1,0 +1,207 @@
+"""The agent: one process on one target that dials the controller, carries out orders and tells what it sees."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import platform
+import signal
+import sys
+import threading
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from controller.adapters.git import sshsig
+from controller.adapters.git.keys import FileSigner
+from controller.agent import trustchain
+from controller.agent.client import Client, Talk
+from controller.agent.drivers.process import ProcessDriver
+from controller.agent.drivers.versions import Versions
+from controller.agent.executor import Executor
+from controller.agent.journal import Journal
+from controller.agent.keyring import Keyring, Walk
+from controller.agent.outbox import Outbox
+from controller.agent.sampler import Sampler
+from controller.errors import LockgateError, Stalled
+from controller.model.order import Delivery
+from controller.model.trustroot import TrustRoot
+
+if TYPE_CHECKING:
+    from controller.agent.puller import Puller
+
+POLL_SECONDS = 25.0
+FORGET_AFTER = timedelta(days=7)
+_MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm/v7"}
+
+
+@dataclass(frozen=True, slots=True)
+class AgentSettings:
+    """What an agent is started with; `allow` are patterns of image repositories, empty allows all."""
+
+    trust_root: Path
+    name: str
+    environment: str
+    key: Path
+    controller: str
+    directory: Path
+    images: Path | None = None
+    allow: tuple[str, ...] = ()
+    platform: str = ""
+    poll_seconds: float = POLL_SECONDS
+    stop_services: bool = False
+
+
+def run_agent(settings: AgentSettings) -> int:
+    """Run until SIGTERM or SIGINT; returns the exit status.
+
+    Services go on running unless `stop_services` is set; the next start adopts them. Raises Stalled when
+    another agent has the directory, Invalid for settings, keys and state files that do not read.
+    """
+    agent = Agent(settings)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    agent.start()
+    stop.wait()
+    agent.stop()
+    return 0
+
+
+class Agent:
+    """The parts of one agent, put together. `start` returns at once; `stop` takes at most a few seconds."""
+
+    def __init__(self, settings: AgentSettings) -> None:
+        self._settings = settings
+        directory = settings.directory
+        directory.mkdir(parents=True, exist_ok=True)
+        self._held = _lock(directory)
+        self._directory = directory.resolve()
+        signer = FileSigner(settings.key)
+        self._keyring = Keyring(_walk_from(settings.trust_root), _now)
+        self._journal = Journal(self._directory / "journal.jsonl", forget_before=_now() - FORGET_AFTER)
+        self._outbox = Outbox()
+        versions = Versions(self._directory, self._puller, settings.platform or this_platform())
+        self._driver = ProcessDriver(self._directory, versions, log)
+        self._executor = Executor(
+            directory=self._directory,
+            journal=self._journal,
+            driver=self._driver,
+            outbox=self._outbox,
+            signer=signer,
+            now=_now,
+            log=log,
+            allow=settings.allow,
+        )
+        self._sampler = Sampler(
+            agent=settings.name,
+            environment=settings.environment,
+            driver=self._driver,
+            outbox=self._outbox,
+            signer=signer,
+            now=_now,
+        )
+
+        def client() -> Client:
+            return Client(
+                agent=settings.name,
+                environment=settings.environment,
+                url=settings.controller,
+                signer=signer,
+                keyring=self._keyring,
+                now=_now,
+            )
+
+        self._talk = Talk(client, self._outbox, log, self._handle, settings.poll_seconds)
+        self._worker = threading.Thread(target=self._executor.run, name="executor", daemon=True)
+        self._complaints: set[str] = set()
+
+    def start(self) -> None:
+        """Adopt services, resume orders, and dial."""
+        self._driver.start()
+        self._executor.resume()
+        self._worker.start()
+        self._sampler.start()
+        self._talk.start()
+        log("agent-started", f"{self._settings.name} in {self._settings.environment}, pid {os.getpid()}")
+
+    def stop(self) -> None:
+        """Hang up; an order in hand is resumed at the next start."""
+        self._executor.stop()
+        self._talk.stop()
+        self._sampler.stop()
+        self._worker.join(1)
+        self._driver.close(stop_services=self._settings.stop_services)
+        self._journal.close()
+        os.close(self._held)
+
+    def _handle(self, client: Client, delivery: Delivery) -> None:
+        self._executor.acknowledged(delivery.acknowledged)
+        self._sampler.request(delivery.sampling)
+        for envelope in delivery.orders:
+            try:
+                self._executor.take(client.order(envelope), envelope)
+            except LockgateError as error:
+                self._complain(error)
+
+    def _complain(self, error: LockgateError) -> None:
+        """Say each refusal once: a refused order is offered again with every poll."""
+        text = str(error)
+        if text not in self._complaints:
+            if len(self._complaints) > 1000:
+                self._complaints.clear()
+            self._complaints.add(text)
+            log(error.code, text)
+
+    def _puller(self) -> Puller:
+        # The HTTP stack is loaded only by an agent that pulls: idle agents stay small.
+        from controller.adapters.registries import Registries
+        from controller.adapters.registries.oci import OciRegistry
+        from controller.agent.puller import Puller
+
+        registries = Registries(oci=OciRegistry(), images_dir=self._settings.images)
+        return Puller(registries, self._directory / "store")
+
+
+def this_platform() -> str:
+    """This machine in OCI's words, such as linux/amd64."""
+    machine = platform.machine()
+    return f"linux/{_MACHINES.get(machine, machine)}"
+
+
+def log(code: str, message: str) -> None:
+    """One JSON line to standard error."""
+    line = {"at": _now().isoformat(timespec="milliseconds"), "code": code, "message": message}
+    sys.stderr.write(json.dumps(line, ensure_ascii=False) + "\n")
+    sys.stderr.flush()
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _walk_from(path: Path) -> Walk:
+    root = TrustRoot.load(path)
+    return lambda links: trustchain.walk(root, links, sshsig.verify)
+
+
+def _lock(directory: Path) -> int:
+    """Hold the directory: two agents on one target would fight over its services."""
+    fd = os.open(directory / "agent.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        holder = os.pread(fd, 32, 0).decode("ascii", "replace").strip()
+        os.close(fd)
+        raise Stalled(
+            "directory-taken",
+            "another agent runs on this directory",
+            where=str(directory),
+            got=f"process {holder}" if holder else "a process",
+            cure="stop that agent, or give this one its own --dir",
+        ) from error
+    os.ftruncate(fd, 0)
+    os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+    return fd
