@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, WithJsonSchema
 from pydantic.alias_generators import to_camel
 
 
@@ -18,7 +18,11 @@ def format_time(value: datetime) -> str:
     return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-Time = Annotated[datetime, PlainSerializer(format_time, return_type=str, when_used="json")]
+Time = Annotated[
+    datetime,
+    PlainSerializer(format_time, return_type=str, when_used="json"),
+    WithJsonSchema({"type": "string", "pattern": r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$"}),
+]
 Sha256 = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 GitId = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
 
@@ -111,9 +115,9 @@ class Opened(Wire):
     mode: Literal["promotion", "rollback"]
     cause: Literal["promotion", "request"]
     commit: GitId
-    first_parent: GitId | None
     slot: Pin | None
     approvers: tuple[Actor, ...]
+    seen_lock: GitId | None
     release: str
     reason: str
     ticket: str | None
@@ -301,17 +305,22 @@ class Genesis(Wire):
 class SlotChange(Wire):
     """A promotion slot changed on accepted main. It stays pending until an `opened` entry names its commit.
 
-    `approvers` signed the merge that brought it and are in none of `authors`; `first_parent` is what they
-    could see when they approved. `pin` is null where the slot was removed.
+    `approvers` signed the merge that brought it and are in none of `authors`; `seen_lock` is the release's
+    lock in that merge's first parent, which is what they could see when they approved.
     """
 
     environment: str
     commit: GitId
-    first_parent: GitId
-    pin: Pin | None
-    requester: str | None
+    pin: Pin
+    release: str
+    reason: str
+    ticket: str | None
+    not_before: Time | None
+    expires: Time | None
+    requester: Actor | None
     authors: tuple[str, ...]
     approvers: tuple[Actor, ...]
+    seen_lock: GitId | None
     at: Time
 
 
@@ -473,3 +482,11 @@ class Entry(Wire):
     @property
     def kind(self) -> str:
         return self.predicate.kind
+
+    @property
+    def run(self) -> str | None:
+        return self.predicate.run
+
+    @property
+    def at(self) -> datetime:
+        return self.predicate.at

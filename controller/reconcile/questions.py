@@ -38,6 +38,8 @@ class Questions:
         self._answers: OrderedDict[str, dict[str, Any]] = OrderedDict()
         self._failed: dict[str, tuple[float, float]] = {}
         self._quiet = False
+        self.version = 0
+        """Grows with every answer."""
 
     def ask(self, questions: Iterable[Question], patience: float = PATIENCE) -> bool:
         """Start what is not running; wait up to `patience` seconds. Says whether any answer is new."""
@@ -104,6 +106,7 @@ class Questions:
         with self._lock:
             self._running.pop(question.key, None)
             self._answers[question.key] = given
+            self.version += 1
             self._answers.move_to_end(question.key)
             if (given.get("error") and question.type == "resolve") or given.get("error") == "unavailable":
                 delay = min(RETRY[1], 2 * self._failed.get(question.key, (0.0, RETRY[0] / 2))[1])

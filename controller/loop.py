@@ -1,0 +1,158 @@
+"""Wake, pass, wait: what drives the reconciler, and what it says of itself when Git cannot be written."""
+
+from __future__ import annotations
+
+import json
+import random
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from controller.crashpoints import reached
+from controller.errors import Conflict, LockgateError, Unavailable
+from controller.model.entry import format_time
+from controller.ports import Clock, Repo
+from controller.reconcile.reconciler import Outcome, Reconciler
+
+RACES = 16
+"""Lost races in a row before the loop waits like after any other failure."""
+BACKOFF = (0.2, 30.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """How the controller is: the code and message of what keeps it from working, if anything does."""
+
+    state: str
+    code: str
+    message: str
+
+
+class HealthFile:
+    """`health.json` in the state directory: what `status` reads when Git cannot tell."""
+
+    def __init__(self, state_dir: Path, clock: Clock) -> None:
+        self._path = state_dir / "health.json"
+        self._clock = clock
+        self.now = Health("starting", "", "")
+
+    def set(self, health: Health) -> None:
+        """Write when it changed. A full disk cannot be told to a file; the listening address still says it."""
+        if health == self.now:
+            return
+        self.now = health
+        try:
+            self._path.write_text(json.dumps(self.view()) + "\n")
+        except OSError:
+            return
+
+    def view(self) -> dict[str, Any]:
+        """The health as JSON."""
+        return {
+            "state": self.now.state,
+            "code": self.now.code,
+            "message": self.now.message,
+            "at": format_time(self._clock.now()),
+        }
+
+
+class Loop:
+    """Runs passes until stopped; no failure ends it, every failure is said."""
+
+    def __init__(
+        self,
+        reconciler: Reconciler,
+        repo: Repo,
+        clock: Clock,
+        health: HealthFile,
+        *,
+        poll: timedelta,
+        maintain: Callable[[], object] = lambda: None,
+    ) -> None:
+        self._reconciler = reconciler
+        self._repo = repo
+        self._clock = clock
+        self._health = health
+        self._poll = poll
+        self._maintain = maintain
+        self._stop = threading.Event()
+        self._failures = 0
+        self._races = 0
+        self._log = structlog.get_logger("lockgate")
+
+    def stop(self) -> None:
+        """End `run` after the pass that is under way."""
+        self._stop.set()
+        self._repo.wake()
+
+    def run(self) -> None:
+        """Pass after pass until `stop`."""
+        while not self._stop.is_set():
+            outcome = self.pass_once()
+            if outcome is not None and not outcome.idle:
+                continue
+            if outcome is not None:
+                self._maintain()
+            if not self._stop.is_set():
+                self._repo.wait(self._timeout(outcome))
+
+    def run_until_quiet(self) -> LockgateError | None:
+        """Passes until nothing is left to do now (`--once`). Returns the error that kept it from going on."""
+        questions = self._reconciler.parts.questions
+        while not self._stop.is_set():
+            try:
+                outcome = self._reconciler.reconcile()
+            except Conflict:
+                continue
+            except LockgateError as error:
+                return error
+            if outcome.idle and not questions.busy:
+                return None
+            if outcome.idle:
+                self._repo.wait(0.05)
+        return None
+
+    def pass_once(self) -> Outcome | None:
+        """One pass; None when it failed and the failure was said."""
+        try:
+            outcome = self._reconciler.reconcile()
+        except Conflict as error:
+            self._races += 1
+            self._log.info("race", code=error.code, message=str(error))
+            if self._races < RACES:
+                return Outcome(False, None)
+            return self._failed(error)
+        except LockgateError as error:
+            return self._failed(error)
+        except Exception as error:  # the loop outlives a defect of ours; it is said, and tried again
+            self._log.exception("defect")
+            return self._failed(Unavailable("internal-error", f"{type(error).__name__}: {error}"))
+        self._failures = self._races = 0
+        self._health.set(Health("running", "", ""))
+        for entry in outcome.recorded:
+            self._log.info("recorded", kind=entry.kind, summary=entry.predicate.summary, commit=entry.commit)
+        reached("pass-after")
+        return outcome
+
+    def _failed(self, error: LockgateError) -> None:
+        self._failures += 1
+        state = "unavailable" if isinstance(error, Unavailable | Conflict) else "stalled"
+        if self._failures == 1 or self._health.now.code != error.code:
+            self._log.error(state, code=error.code, message=str(error))
+        self._health.set(Health(state, error.code, str(error)))
+
+    def _timeout(self, outcome: Outcome | None) -> float:
+        """Seconds to wait: to the next look, at most one poll; after failures doubling, with jitter."""
+        if outcome is None:
+            seconds = min(BACKOFF[1], BACKOFF[0] * 2 ** min(self._failures, 10))
+        else:
+            seconds = self._poll.total_seconds()
+        seconds *= random.uniform(0.9, 1.1)  # noqa: S311 - jitter, not a secret
+        if outcome is not None and outcome.next_look is not None:
+            seconds = min(seconds, (outcome.next_look - self._clock.now()).total_seconds())
+        return max(0.0, seconds)

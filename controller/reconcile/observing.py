@@ -1,0 +1,261 @@
+"""Observe and judge: which evidence, which main, which requests a pass may act on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol
+
+from controller.core.accept import MainState, Step, Terms, judge_main, resume_state
+from controller.core.parse import parse
+from controller.core.requests import RequestVerdict, judge_request
+from controller.core.trust import TrustState
+from controller.errors import Refused, Stalled
+from controller.ledger import append, fold
+from controller.ledger.append import Ledger
+from controller.model.documents import Promotion
+from controller.model.entry import Accepted, Actor, MainRefused, Pin, SlotChange
+from controller.model.history import Commit, Tips
+from controller.model.keys import key_id
+from controller.model.trustroot import TrustRoot
+from controller.ports import Repo
+
+SLOTS = "promotions/"
+HELD_PHASES = ("rolled_back", "rollback_failed", "completed")
+
+
+class Memory(Protocol):
+    """What the controller remembers outside Git: only that evidence once existed, and how far it had come."""
+
+    def evidence_seen(self) -> str | None: ...
+    def remember_evidence(self, tip: str) -> None: ...
+
+
+class FileMemory:
+    """The memory in the state directory; losing it loses the protection against a deleted branch only."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self._path = state_dir / "evidence-tip"
+
+    def evidence_seen(self) -> str | None:
+        """The newest evidence tip this controller has seen, if any."""
+        try:
+            return self._path.read_text().strip() or None
+        except OSError:
+            return None
+
+    def remember_evidence(self, tip: str) -> None:
+        """Keep the tip. A full disk only makes this memory older."""
+        try:
+            self._path.write_text(tip + "\n")
+        except OSError:
+            return
+
+
+class EvidenceBacking:
+    """What the evidence says about the controller's own commits on main (trust rule 9)."""
+
+    def __init__(self, repo: Repo) -> None:
+        self._repo = repo
+        self.ledger = Ledger()
+
+    def lock(self, path: str, sha256: str) -> bool:
+        """Whether a lock event records these bytes for this path."""
+        if self.ledger.commit is None:
+            return False
+        release = path.removeprefix("releases/").removesuffix(".lock.yaml")
+        found = fold.lookup_lock(self._repo, self.ledger.commit, release)
+        return found is not None and found.path == path and found.sha256.removeprefix("sha256:") == sha256
+
+    def revert(self, run: str, path: str, blob: str | None) -> bool:
+        """Whether `run` was taken back and this slot's former content is `blob`."""
+        environment = path.removeprefix(SLOTS).removesuffix(".yaml")
+        place = self.ledger.state.environments.get(environment)
+        if place is None or place.last_run is None or place.last_run.run != run:
+            return False
+        former = place.slot.blob if place.slot is not None else None
+        return place.last_run.phase in HELD_PHASES and former == blob
+
+
+def load_evidence(repo: Repo, tips: Tips, ledger: Ledger, memory: Memory, lock_on_main: bool) -> Ledger:
+    """The ledger at the observed evidence tip; the one already known when nothing moved.
+
+    Raises Stalled("evidence-missing") for a branch that is gone, Stalled("evidence-rewound") for one that no
+    longer holds what was seen. An empty ledger means a new project: the branch is still to be begun.
+    """
+    seen = ledger.commit or memory.evidence_seen()
+    if tips.evidence is None:
+        if seen is not None or lock_on_main:
+            raise Stalled(
+                "evidence-missing",
+                "the evidence branch is gone",
+                where="lockgate/evidence",
+                expected=f"a branch that holds {seen[:12]}" if seen else "a branch: main holds locks",
+                got="no such branch",
+                cure="push the branch back from a clone; a restart needs the owners' signatures",
+            )
+        return Ledger()
+    if tips.evidence == ledger.commit:
+        return ledger
+    if seen is not None and not _holds(repo, seen, tips.evidence):
+        raise Stalled(
+            "evidence-rewound",
+            "the evidence branch no longer holds what was recorded",
+            where="lockgate/evidence",
+            expected=f"a descendant of {seen[:12]}",
+            got=tips.evidence[:12],
+            cure="push the recorded branch back from a clone",
+        )
+    return append.load(repo, tips.evidence)
+
+
+def _holds(repo: Repo, old: str, new: str) -> bool:
+    try:
+        return repo.is_ancestor(old, new)
+    except Refused:
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class MainView:
+    """Main as judged in this pass, and what of it is not recorded yet."""
+
+    state: MainState
+    accepted: Accepted | None
+    refused: tuple[MainRefused, ...]
+
+    @property
+    def stands_still(self) -> bool:
+        return bool(self.state.refused)
+
+
+def view_main(
+    repo: Repo,
+    root: TrustRoot,
+    ledger: Ledger,
+    state: MainState | None,
+    tip: str,
+    terms: Terms,
+    backing: EvidenceBacking,
+) -> MainView:
+    """Judge main up to `tip`. Raises Stalled("main-rewound" | "main-not-first-parent") when its history broke."""
+    cursors = ledger.state.cursors
+    recorded = cursors.main or root.genesis
+    if state is None or state.accepted != recorded:
+        state = resume_state(repo, recorded, cursors.trust_version or None)
+    try:
+        state = judge_main(repo, state, tip, backing, terms)
+    except Refused as error:
+        raise Stalled(
+            error.code,
+            "main was rewritten: what was accepted is no longer in its first-parent history",
+            where=f"main at {tip[:12]}",
+            expected=f"a first-parent descendant of {recorded[:12]}",
+            got=error.got or tip[:12],
+            cure="push the former main back; nothing is done until then",
+        ) from error
+    standing = {refused.commit for refused in cursors.refused}
+    refused = tuple(_refused(step) for step in state.refused if step.commit not in standing)
+    accepted = None
+    if state.accepted != recorded or (ledger.commit is None or cursors.main is None):
+        accepted = Accepted(
+            previous=cursors.main,
+            tip=state.accepted,
+            commits=len(state.newly),
+            cured=tuple(commit for step in state.newly for commit in step.cured),
+            slots=_slots(repo, recorded, state),
+        )
+    # A commit that was refused and taken back within this pass is recorded too: it was pushed.
+    cured = tuple(_refused(s) for s in state.newly if s.refused is not None and s.commit not in standing)
+    return MainView(state, accepted if accepted and accepted.tip != cursors.main else None, cured + refused)
+
+
+def _refused(step: Step) -> MainRefused:
+    return MainRefused(
+        commit=step.commit,
+        code=step.refused or "",
+        message=step.message,
+        paths=tuple(change.path for change in step.changes),
+        signer=step.signer,
+    )
+
+
+def _slots(repo: Repo, before: str, state: MainState) -> tuple[SlotChange, ...]:
+    """The slot changes of newly accepted steps that people made and nobody took back."""
+    changes = []
+    for step in state.newly:
+        if step.kind == "controller" or step.refused is not None or step.cured:
+            continue
+        for change in step.changes:
+            if not change.path.startswith(SLOTS) or change.new is None:
+                continue
+            was, now = repo.file(before, change.path), repo.file(state.accepted, change.path)
+            if now is None or (was is not None and was.blob == now.blob):
+                continue
+            found = _slot(repo, step, change.path, change.new.blob)
+            if found is not None:
+                changes.append(found)
+    return tuple(changes)
+
+
+def _slot(repo: Repo, step: Step, path: str, blob: str) -> SlotChange | None:
+    parsed = parse(path, repo.read(blob))
+    if not isinstance(parsed.document, Promotion):
+        return None
+    spec, commit = parsed.document.spec, repo.commit(step.commit)
+    signer = Actor(principal=step.signer, key_id=key_id(commit.key)) if step.signer and commit.key else None
+    seen = next((s.lock for s in step.locked if s.path == path), None)
+    others = sorted(step.authors - {step.signer})
+    requester = Actor(principal=others[0]) if step.kind == "merge" and others else signer
+    schedule = spec.schedule
+    begin = schedule.not_before if schedule is not None else None
+    end = begin + schedule.window if schedule is not None and begin is not None and schedule.window else None
+    expiry = commit.committer.at + spec.expires_after if spec.expires_after else None
+    return SlotChange(
+        environment=path.removeprefix(SLOTS).removesuffix(".yaml"),
+        commit=step.commit,
+        pin=Pin(path=path, blob=blob, sha256=parsed.sha256),
+        release=spec.release,
+        reason=spec.reason,
+        ticket=spec.ticket,
+        not_before=begin,
+        expires=min((t for t in (end, expiry) if t is not None), default=None),
+        requester=requester,
+        authors=tuple(sorted(step.authors)),
+        approvers=(signer,) if signer is not None and signer.principal in step.approvals else (),
+        seen_lock=seen,
+        at=commit.committer.at,
+    )
+
+
+def new_requests(
+    repo: Repo, ledger: Ledger, tip: str | None, trust: TrustState, project: str, now: datetime, seen: set[str]
+) -> list[tuple[Commit, RequestVerdict]]:
+    """The commits of the requests branch that have no verdict yet, oldest first, judged by trust.
+
+    Raises Stalled("requests-rewound") when the branch lost commits that were judged.
+    """
+    judged = ledger.state.cursors.requests
+    if tip is None or tip == judged:
+        return []
+    try:
+        commits = repo.first_parents(tip, judged)
+    except Refused as error:
+        raise Stalled(
+            "requests-rewound",
+            "the requests branch lost requests that were judged",
+            where="lockgate/requests",
+            expected=f"a descendant of {judged[:12]}" if judged else "",
+            got=tip[:12],
+            cure="push the former branch back from a clone",
+        ) from error
+    found = []
+    for commit in commits:
+        changes = repo.changes(commit.parents[0] if commit.parents else None, commit.id)
+        data = repo.read(changes[0].new.blob) if len(changes) == 1 and changes[0].new is not None else None
+        verdict = judge_request(commit, changes, data, trust, project, now, seen)
+        if verdict.request is not None:
+            seen.add(verdict.request.id)
+        found.append((commit, verdict))
+    return found

@@ -1,0 +1,271 @@
+"""The pass, readable as a table of contents.
+
+A pass that finds nothing new has parsed nothing. What it decides is recorded by one push before anything is
+done; a lost race throws the pass away. What is done follows from the record alone, so a crash anywhere is a
+non-event: start again, fold, and go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from controller.core.accept import MainState, Terms
+from controller.core.decide import decide
+from controller.core.run import Run, fold
+from controller.core.world import CompletedAt, Decision, Facts, RunDocuments, World
+from controller.crashpoints import reached
+from controller.errors import Stalled
+from controller.ledger import append, log
+from controller.ledger import fold as derived
+from controller.ledger.append import Ledger
+from controller.model.entry import Entry, Observed
+from controller.model.history import Tips
+from controller.model.intent import Intent
+from controller.model.trustroot import TrustRoot
+from controller.ports import AgentHub, Clock, Repo, Signer
+from controller.reconcile.acting import Actor
+from controller.reconcile.observing import (
+    EvidenceBacking,
+    MainView,
+    Memory,
+    load_evidence,
+    new_requests,
+    view_main,
+)
+from controller.reconcile.questions import Questions
+from controller.reconcile.reading import Reader, run_documents
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What wiring puts together."""
+
+    repo: Repo
+    root: TrustRoot
+    signer: Signer
+    clock: Clock
+    hub: AgentHub
+    questions: Questions
+    reader: Reader
+    memory: Memory
+    verify_ssh: Callable[[str, bytes, str], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a pass came to: `idle` when nothing was recorded or done, `next_look` when time alone may change
+    something."""
+
+    idle: bool
+    next_look: datetime | None
+    recorded: tuple[Entry, ...] = ()
+
+
+class Reconciler:
+    """The controller's one writer. Not thread-safe: one pass at a time."""
+
+    def __init__(self, parts: Parts) -> None:
+        self.parts = parts
+        self.ledger = Ledger()
+        self.main: MainState | None = None
+        self.view: MainView | None = None
+        self.intent: Intent | None = None
+        self.runs: dict[str, Run] = {}
+        self.documents: dict[str, RunDocuments] = {}
+        self._backing = EvidenceBacking(parts.repo)
+        self._actor = Actor(parts)
+        self._requests_seen: set[str] = set()
+        self._last: tuple[Any, ...] | None = None
+        self._seen: tuple[Any, ...] | None = None
+        self._next_look: datetime | None = None
+        self._terms = Terms(parts.root.project, parts.root.refs.main, parts.verify_ssh)
+
+    def reconcile(self) -> Outcome:
+        """One pass. Raises Conflict when a rival was first (just run another), Unavailable when the origin does
+        not answer, Stalled when a person must act."""
+        tips = self.observe()
+        if self.nothing_new(tips):
+            return Outcome(True, self._next_look)
+        self._seen = self._signature(tips)
+        self.read(tips)
+        world = self.world(tips)
+        decision = self.decide(world)
+        recorded = self.record(decision, tips)
+        acted = self.act(tips)
+        return self.remember(decision, recorded, acted)
+
+    # -- the stages --------------------------------------------------------------------------------------
+
+    def observe(self) -> Tips:
+        """The tips of the three branches; remote origins are fetched."""
+        return self.parts.repo.observe()
+
+    def nothing_new(self, tips: Tips) -> bool:
+        """Whether neither the branches, nor agents, nor answers, nor the clock have anything to say."""
+        due = self._next_look is not None and self.parts.clock.now() >= self._next_look
+        return not due and self._last == self._signature(tips)
+
+    def read(self, tips: Tips) -> None:
+        """Evidence, main and its documents, as of the tips."""
+        parts = self.parts
+        if tips.main is None:
+            raise no_main(parts.root)
+        before = self.ledger
+        locks = before.commit is None and _has_locks(parts.repo, tips.main)
+        self.ledger = load_evidence(parts.repo, tips, before, parts.memory, locks)
+        if self.ledger is not before or self.ledger.commit is None:
+            self._reload(tips)
+        self.view = view_main(
+            parts.repo, parts.root, self.ledger, self.main, tips.main, self._terms, self._backing
+        )
+        self.main = self.view.state
+        self.intent = parts.reader.intent(self.main.accepted)
+
+    def world(self, tips: Tips) -> World:
+        """Everything the decision is made from, as values."""
+        assert self.intent is not None and self.view is not None and self.main is not None
+        parts, cursors = self.parts, self.ledger.state.cursors
+        trust = self.main.trust
+        now = parts.clock.now()
+        self.documents = {run.id: run_documents(parts.reader, run, self.intent) for run in self.runs.values()}
+        return World(
+            project=parts.root.project,
+            now=max(now, cursors.at) if cursors.at is not None else now,
+            observed=Observed(main=self.main.accepted, requests=tips.requests, trust_version=trust.version),
+            intent=self.intent,
+            trust=trust,
+            state=self.ledger.state,
+            runs=self.runs,
+            documents=self.documents,
+            facts=self._facts(),
+            accepted=self.view.accepted,
+            refused=self.view.refused,
+            requests=tuple(
+                new_requests(
+                    parts.repo, self.ledger, tips.requests, trust, parts.root.project, now, self._requests_seen
+                )
+            ),
+            inbox=parts.hub.inbox(),
+            answers=parts.questions.answers(),
+        )
+
+    def decide(self, world: World) -> Decision:
+        """Decide; when quick answers arrive, decide again with them."""
+        decision = decide(world)
+        while decision.questions and self.parts.questions.ask(decision.questions):
+            again = replace(world, answers=self.parts.questions.answers())
+            if again.answers == world.answers:
+                break
+            world = again
+            decision = decide(world)
+        return decision
+
+    def record(self, decision: Decision, tips: Tips) -> tuple[Entry, ...]:
+        """Every decided entry as a signed commit, in one compare-and-swap push."""
+        parts, drafts = self.parts, list(decision.drafts)
+        if self.ledger.commit is None:
+            refs = {"main": parts.root.refs.main, "requests": parts.root.refs.requests}
+            refs["evidence"] = parts.root.refs.evidence
+            at = drafts[0].at if drafts else parts.clock.now()
+            drafts = append.genesis_drafts(parts.root.project, parts.root.genesis, refs, at) + drafts
+        if not drafts:
+            return ()
+        origin = log.origin_of(parts.root.project, parts.root.genesis)
+        prepared = append.prepare(self.ledger, drafts, parts.signer, origin)
+        reached("record-before")
+        self.ledger = append.write(
+            parts.repo, prepared, self.ledger.commit, parts.signer, parts.root.refs.evidence
+        )
+        reached("record-after")
+        self._adopt()
+        return self.ledger.recorded
+
+    def act(self, tips: Tips) -> bool:
+        """Do what the record demands, all of it, whether recorded now or before; say whether main was written."""
+        assert self.intent is not None and self.view is not None
+        return self._actor.act(self.ledger, self.runs, self.documents, self.intent, self.view, tips)
+
+    def remember(self, decision: Decision, recorded: tuple[Entry, ...], acted: bool) -> Outcome:
+        """Close the pass: what was seen, and when to look again."""
+        if self.ledger.commit is not None and recorded:
+            self.parts.memory.remember_evidence(self.ledger.commit)
+        self._next_look = self._earliest(decision.next_look)
+        # What came in while this pass ran is news for the next one: only what was decided from is remembered.
+        self._last = None if recorded or acted else self._seen
+        return Outcome(not recorded and not acted, self._next_look, recorded)
+
+    # -- folding -----------------------------------------------------------------------------------------
+
+    def _reload(self, tips: Tips) -> None:
+        self._backing.ledger = self.ledger
+        self.main = None
+        self.runs = {}
+        for entries in self.ledger.open_entries.values():
+            run = fold(entries)
+            self.runs[run.environment] = run
+
+    def _adopt(self) -> None:
+        """Take over what was just recorded: the open runs are folded from their entries, as after a restart."""
+        self._backing.ledger = self.ledger
+        self.runs = {}
+        for entries in self.ledger.open_entries.values():
+            run = fold(entries)
+            self.runs[run.environment] = run
+        assert self.intent is not None
+        self.documents = {run.id: run_documents(self.parts.reader, run, self.intent) for run in self.runs.values()}
+
+    def _facts(self) -> Facts:
+        """Lookups in the evidence tree for the environments and releases this pass is about."""
+        assert self.intent is not None and self.view is not None
+        commit = self.ledger.commit
+        if commit is None:
+            return Facts()
+        accepted = self.view.accepted.slots if self.view.accepted is not None else ()
+        changes = [*self.ledger.state.cursors.pending, *accepted]
+        releases = {change.release for change in changes} | set(self.intent.releases) - set(self.intent.locks)
+        releases |= {place.release for place in self.ledger.state.environments.values() if place.release}
+        found = {name: derived.lookup_lock(self.parts.repo, commit, name) for name in sorted(releases)}
+        wanted = {(run.environment, run.opened.release) for run in self.runs.values()}
+        wanted |= {(change.environment, change.release) for change in changes}
+        completed: dict[tuple[str, str], CompletedAt] = {}
+        for environment, release in wanted:
+            place, lock = self.intent.environments.get(environment), self.intent.locks.get(release)
+            if place is None or lock is None:
+                continue
+            manifest = lock.document.spec.manifest_digest
+            for before in place.document.spec.promotes_from:
+                record = derived.lookup_completed(self.parts.repo, commit, before, manifest)
+                if record is not None:
+                    completed[before, manifest] = CompletedAt(record.run, record.at)
+        return Facts({name: lock.index for name, lock in found.items() if lock is not None}, completed)
+
+    def _signature(self, tips: Tips) -> tuple[Any, ...]:
+        inbox = self.parts.hub.inbox()
+        return tips, len(inbox), inbox[-1].digest if inbox else "", self.parts.questions.version
+
+    def _earliest(self, decided: datetime | None) -> datetime | None:
+        now = self.parts.clock.now()
+        retry = self.parts.questions.retry_at()
+        again = None
+        if retry is not None:
+            again = now + timedelta(seconds=max(0.0, retry - self.parts.clock.monotonic()))
+        return min((t for t in (decided, again) if t is not None), default=None)
+
+
+def _has_locks(repo: Repo, main: str) -> bool:
+    return any(path.endswith(".lock.yaml") for path, _ in repo.files(main, "releases"))
+
+
+def no_main(root: TrustRoot) -> Stalled:
+    """The error for an origin without the branch the root names."""
+    return Stalled(
+        "main-missing",
+        "the origin has no main branch",
+        where=root.refs.main,
+        expected="the branch that the trust root names",
+        got="nothing",
+        cure="push main, or use the trust root of this repository",
+    )
