@@ -79,6 +79,10 @@ class Repo(Protocol):
         """A blob's bytes, checked against its id. Raises Refused("object-corrupt")."""
         ...
 
+    def raw(self, oid: str) -> tuple[str, bytes]:
+        """An object's kind ("commit", "tree", "blob") and bytes, checked against its id."""
+        ...
+
     def append(
         self, ref: str, expected: str | None, commits: Sequence[NewCommit], signer: Signer
     ) -> list[str]:
