@@ -239,7 +239,7 @@ def _trust(document: Trust) -> Iterator[Finding]:
                 yield Finding(
                     (*at, "keys", index),
                     "key-reused",
-                    f"the key is already '{other}''s" if other != name else "the key stands twice",
+                    f"the key is also that of '{other}'" if other != name else "the key stands twice",
                     "give every principal a key of its own",
                 )
         after, until = principal.valid_after, principal.valid_before

@@ -103,7 +103,9 @@ def _words(error: ValidationError, under: Pointer = ()) -> Iterator[Finding]:
     value: Any = error.instance
     schema: Mapping[str, Any] = error.schema if isinstance(error.schema, dict) else {}
     where = shown(at)
-    if keyword in ("anyOf", "oneOf"):
+    if "propertyNames" in error.relative_schema_path:
+        yield _key(at, str(value), schema)
+    elif keyword in ("anyOf", "oneOf"):
         yield from _alternatives(error, at)
     elif keyword == "additionalProperties":
         known = sorted(schema.get("properties", ()))
@@ -136,9 +138,7 @@ def _words(error: ValidationError, under: Pointer = ()) -> Iterator[Finding]:
 
 def _scalar(at: Pointer, where: str, keyword: str, limit: Any, value: Any, schema: Mapping[str, Any]) -> Finding:
     if keyword in ("pattern", "format"):
-        description = str(schema.get("description", "")).rstrip(".")
-        expected = description[:1].lower() + description[1:]
-        expected = expected or f"text that matches {schema.get('pattern', limit)}"
+        expected = _expected(schema)
         return Finding(
             at, "bad-format", f"{where} is {_quoted(value)}, which is not {expected}", f"write {expected}"
         )
@@ -160,6 +160,18 @@ def _scalar(at: Pointer, where: str, keyword: str, limit: Any, value: Any, schem
     if keyword == "maxLength":
         return Finding(at, "too-long", f"{where} has more than {limit} characters", "shorten it")
     return Finding(at, "invalid", f"{where} is not what the schema asks for", "see `lockgate schema`")
+
+
+def _expected(schema: Mapping[str, Any]) -> str:
+    description = str(schema.get("description", "")).rstrip(".")
+    if not description:
+        return f"text that matches {schema.get('pattern')}"
+    return description[:1].lower() + description[1:]
+
+
+def _key(at: Pointer, key: str, schema: Mapping[str, Any]) -> Finding:
+    expected = _expected(schema)
+    return Finding((*at, key), "bad-name", f"the key {_quoted(key)} in {shown(at)} is not {expected}", "rename it")
 
 
 def _alternatives(error: ValidationError, at: Pointer) -> Iterator[Finding]:
@@ -197,7 +209,8 @@ def _choose(error: ValidationError, at: Pointer, branches: list[Mapping[str, Any
     how = "exactly one" if error.validator == "oneOf" else "at least one"
     given = [field for branch in branches for field in branch["required"] if field in value]
     got = ", ".join(dict.fromkeys(given)) or "none"
-    listed = f"{', '.join(options[:-1])} and {options[-1]}" if len(options) > 2 else ", or ".join(options)
+    pairs = any(len(branch["required"]) > 1 for branch in branches)
+    listed = ", or ".join(options) if pairs else f"{', '.join(options[:-1])} and {options[-1]}"
     return Finding(at, "choose-one", f"{shown(at)} needs {how} of {listed}; it has {got}", f"give {how} of them")
 
 

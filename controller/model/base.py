@@ -18,6 +18,7 @@ from pydantic.alias_generators import to_camel
 API_VERSION = "lockgate.dev/v1"
 NAME_PATTERN = "^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$"
 NAME_MAX = 128
+NAME_DESCRIPTION = "A name of lower-case letters, digits, dots and dashes."
 DIGEST_PATTERN = "^sha256:[0-9a-f]{64}$"
 DURATION_PATTERN = "^(?=[0-9])([0-9]{1,5}d)?([0-9]{1,6}h)?([0-9]{1,7}m)?([0-9]{1,9}s)?([0-9]{1,9}ms)?$"
 POSITIVE_DURATION_PATTERN = DURATION_PATTERN.replace("^(?=[0-9])", "^(?=[0-9])(?=.*[1-9])")
@@ -93,11 +94,13 @@ _TIME = ecma(TIME_PATTERN)
 _RATIO = ecma(RATIO_PATTERN)
 
 
-def _text(parse: Callable[[str], T], kind: type) -> BeforeValidator:
+def _text(parse: Callable[[str], T], kind: type | None = None) -> BeforeValidator:
+    """Parse text; a value of `kind`, which no YAML gives, passes."""
+
     def convert(value: Any) -> Any:
         if isinstance(value, str):
             return parse(value)
-        if isinstance(value, kind):
+        if kind is not None and isinstance(value, kind):
             return value
         raise ValueError("expected text")
 
@@ -152,7 +155,7 @@ Time = Annotated[
 ]
 Ratio = Annotated[
     float,
-    _text(parse_ratio, float),
+    _text(parse_ratio),
     PlainSerializer(format_ratio, return_type=str, when_used="json"),
     _schema(RATIO_PATTERN, "A share of the whole, such as 95%."),
 ]
@@ -160,7 +163,7 @@ Digest = Annotated[str, _matches(DIGEST_PATTERN), _schema(DIGEST_PATTERN, "A SHA
 Name = Annotated[
     str,
     _matches(NAME_PATTERN, NAME_MAX),
-    _schema(NAME_PATTERN, "A name: lower-case ASCII letters, digits, dots and dashes.", maxLength=NAME_MAX),
+    _schema(NAME_PATTERN, NAME_DESCRIPTION, maxLength=NAME_MAX),
 ]
 SshKey = Annotated[str, _matches(SSH_KEY_PATTERN), _schema(SSH_KEY_PATTERN, "An OpenSSH public key.")]
 Text = Annotated[str, Field(min_length=1)]

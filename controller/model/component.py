@@ -11,11 +11,13 @@ from controller.model.base import INTEGRAL, Document, Name, Part, PositiveDurati
 REPOSITORY_PATTERN = (
     "^(oci-layout:[a-z0-9]+([._/-][a-z0-9]+)*|[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[a-z0-9]+([._-]+[a-z0-9]+)*)+)$"
 )
+REPOSITORY_DESCRIPTION = "An OCI repository without tag or digest, or oci-layout:NAME."
 PLATFORM_PATTERN = "^[a-z0-9]+/[a-z0-9]+(/[a-z0-9.]+)?$"
 HTTP_PATH_PATTERN = "^/[!-~]*$"
 
-Platform = Annotated[Text, Field(pattern=PLATFORM_PATTERN)]
-HttpPath = Annotated[Text, Field(pattern=HTTP_PATH_PATTERN)]
+Repository = Annotated[Text, Field(pattern=REPOSITORY_PATTERN, max_length=512, description=REPOSITORY_DESCRIPTION)]
+Platform = Annotated[Text, Field(pattern=PLATFORM_PATTERN, description="A platform such as linux/amd64.")]
+HttpPath = Annotated[Text, Field(pattern=HTTP_PATH_PATTERN, description="A path that begins with a slash.")]
 
 
 class Versioning(Part):
@@ -65,7 +67,7 @@ class ComponentSpec(Part):
     """Where the images are, how they are versioned and run."""
 
     display_name: Text | None = None
-    repository: Annotated[Text, Field(pattern=REPOSITORY_PATTERN, max_length=512)]
+    repository: Repository
     versioning: Versioning = Versioning()
     rules: Annotated[tuple[Rule, ...], Strict(False)] = ()
     default_channel: Name | None = None

@@ -8,6 +8,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from controller.model.base import Digest, Document, Name, Part, Text, one_of
 
+CommitId = Annotated[Text, Field(pattern="^[0-9a-f]{40}([0-9a-f]{24})?$", description="A whole commit id.")]
 TAG_PATTERN = "^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$"
 
 
@@ -17,7 +18,7 @@ class ReleaseComponent(Part):
     model_config = ConfigDict(json_schema_extra=one_of("version", "tag", "digest", "channel"))
 
     version: Text | None = None
-    tag: Annotated[Text, Field(pattern=TAG_PATTERN)] | None = None
+    tag: Annotated[Text, Field(pattern=TAG_PATTERN, description="A tag of an OCI image.")] | None = None
     digest: Digest | None = None
     channel: Name | None = None
     role: Literal["primary", "sidecar", "init", "migration"] = "primary"
@@ -32,7 +33,7 @@ class ReleaseComponent(Part):
 class SourceRef(Part):
     """Where the release was built from."""
 
-    commit_sha: Annotated[Text, Field(pattern="^[0-9a-f]{40}([0-9a-f]{24})?$")] | None = None
+    commit_sha: CommitId | None = None
     branch: Text | None = None
     build_id: Text | None = None
     pipeline_url: Text | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from controller.model.base import NAME_MAX, NAME_PATTERN
+from controller.model.base import NAME_DESCRIPTION, NAME_MAX, NAME_PATTERN
 from controller.model.documents import KINDS, schema_stem
 
 BASE = "https://lockgate.dev/schemas/v1/"
@@ -63,6 +63,6 @@ def _keys_by_name(node: dict[str, Any]) -> dict[str, Any]:
     ((pattern, value),) = patterns.items()
     names: dict[str, Any] = {"pattern": pattern}
     if pattern == NAME_PATTERN:
-        names["maxLength"] = NAME_MAX
+        names |= {"maxLength": NAME_MAX, "description": NAME_DESCRIPTION}
     others = {key: kept for key, kept in node.items() if key not in ("patternProperties", "additionalProperties")}
     return {**others, "propertyNames": names, "additionalProperties": value}

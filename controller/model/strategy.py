@@ -57,7 +57,7 @@ class Stage(Part):
 class Prometheus(Part):
     """A query against a Prometheus server."""
 
-    url: Annotated[Text, Field(pattern="^https?://[^\\s]+$")]
+    url: Annotated[Text, Field(pattern="^https?://[^ ]+$", description="An http or https URL.")]
     query: Text
 
 
