@@ -10,9 +10,9 @@ def missing_roles(required: Mapping[str, int], people: Mapping[str, Set[str]]) -
 
     `required` maps role to number, `people` person to the roles they hold. A maximum bipartite matching
     (augmenting paths), so somebody who holds two roles is never put where they leave a place empty.
-    Roles that are complete are left out; an empty answer means satisfied.
+    Places are filled in the order given. Roles that are complete are left out; an empty answer means satisfied.
     """
-    places = [role for role in sorted(required) for _ in range(required[role])]
+    places = [role for role in required for _ in range(required[role])]
     taken: dict[int, str] = {}
 
     def seat(person: str, tried: set[int]) -> bool:

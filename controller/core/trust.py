@@ -205,10 +205,23 @@ def _check_patterns(document: Trust) -> None:
 
 
 def read_trust(data: bytes) -> Trust:
-    """A Trust document from its bytes, read as `validate` reads it. Raises Invalid("trust-malformed")."""
+    """A Trust document from its bytes, read as `validate` reads it.
+
+    Raises Invalid("trust-malformed"), Refused("key-reused").
+    """
     parsed = parse(TRUST_PATH, data)
     if isinstance(parsed.document, Trust):
         return parsed.document
+    reused = next((found for found in parsed.diagnostics if found.code == "key-reused"), None)
+    if reused is not None:
+        raise Refused(
+            "key-reused",
+            "one key belongs to two principals",
+            where=f"{TRUST_PATH}:{reused.line}",
+            expected="each key to have one owner",
+            got=reused.message,
+            cure="make a key of its own for each",
+        )
     first = parsed.diagnostics[0] if parsed.diagnostics else None
     raise Invalid(
         "trust-malformed",

@@ -1,0 +1,53 @@
+"""Allowed signers for stock Git, derived from the trust root and never from the branch under audit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+from controller.core.trust import Member, TrustState, VerifySsh
+from controller.errors import UsageError
+from controller.model.trustroot import TrustRoot
+from controller.ports import Repo
+from controller.uses.trust_chain import trust_history
+
+
+def allowed_signers(repo: Repo, root: TrustRoot, tip: str, verify_ssh: VerifySsh, role: str | None = None) -> str:
+    """The allowed-signers file (ssh-keygen(1), ALLOWED SIGNERS) of a role, or of everybody.
+
+    Holds every key that any trust version on the chain from the root to `tip` (an accepted commit) gave to the
+    role, so that old commits verify too. Raises UsageError("role-unknown") and what `trust_history` raises.
+    """
+    states = [state for _, state in trust_history(repo, root, tip, verify_ssh)]
+    if role is not None and not any(role in state.roles for state in states):
+        raise UsageError(
+            "role-unknown",
+            f"no trust version has a role {role}",
+            expected=", ".join(sorted(states[-1].roles)),
+            got=role,
+            cure="choose one of these roles",
+        )
+    lines: dict[tuple[str, str], str] = {}
+    for state in states:
+        for member in _members(state, role):
+            for key in member.keys:
+                # The latest version decides how long a key may sign.
+                lines[member.name, key] = f"{member.name} {_options(member)} {key}"
+    return "".join(f"{line}\n" for line in sorted(lines.values()))
+
+
+def _members(state: TrustState, role: str | None) -> Iterable[Member]:
+    return [member for name, member in state.members.items() if role is None or state.holds(name, role)]
+
+
+def _options(member: Member) -> str:
+    options = ['namespaces="git"']
+    if member.valid_after is not None:
+        options.append(f'valid-after="{_time(member.valid_after)}"')
+    if member.valid_before is not None:
+        options.append(f'valid-before="{_time(member.valid_before)}"')
+    return ",".join(options)
+
+
+def _time(value: datetime) -> str:
+    return value.astimezone(UTC).strftime("%Y%m%d%H%M%SZ")
