@@ -8,28 +8,23 @@ range names a pre-release of the same major.minor.patch, or when a channel was a
 from __future__ import annotations
 
 import difflib
-import functools
 import hashlib
 import operator
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from re import _constants, _parser  # type: ignore[attr-defined]
 from typing import Any, Final
 
 import rfc8785
 import semver
 
+from controller.core.patterns import TAG_LIMIT, safe_pattern
 from controller.errors import Invalid
 from controller.model.component import Component, ComponentSpec, Versioning
 from controller.model.release import ReleaseComponent
 
-TAG_LIMIT: Final = 128
-PATTERN_LIMIT: Final = 256
 _RANGE_LIMIT: Final = 256
 _NUMBER_LIMIT: Final = 18
-_LONG_REPEAT: Final = 16
-_REPEATS_LIMIT: Final = 6
 
 _SEMVER_TAG: Final = r"^v?(?P<version>\d+\.\d+\.\d+(?:[-][0-9A-Za-z.-]+)?)$"
 _DATE_TAG: Final = r"^v?(?P<version>\d{4}[0-9._-]{2,32})$"
@@ -159,62 +154,6 @@ def parse_version(versioning: Versioning, tag: str) -> ParsedVersion | None:
         return None
     text = match["version"] if "version" in pattern.groupindex else match[0]
     return _parse(versioning.scheme, text) if text else None
-
-
-@functools.lru_cache(maxsize=1024)
-def safe_pattern(pattern: str) -> re.Pattern[str]:
-    """A document's pattern, compiled. Raises Invalid("pattern-unsafe") for one that could run for hours.
-
-    Refused are patterns that are too long or do not compile, back-references, long repeats within long
-    repeats, and more than six long repeats: on a tag of 128 characters the rest ends quickly.
-    """
-    reason = "" if len(pattern) <= PATTERN_LIMIT else f"{len(pattern)} characters"
-    try:
-        if not reason:
-            total, depth, references = _repeats(_parser.parse(pattern))
-            if references:
-                reason = "a back-reference"
-            elif depth > 1:
-                reason = "a long repeat within a long repeat"
-            elif total > _REPEATS_LIMIT:
-                reason = f"{total} long repeats"
-            else:
-                return re.compile(pattern)
-    except (re.error, RecursionError, OverflowError) as error:
-        reason = str(error)
-    raise Invalid(
-        "pattern-unsafe",
-        "this pattern is not used",
-        where=f"pattern {pattern[:80]}",
-        expected=f"at most {PATTERN_LIMIT} characters and {_REPEATS_LIMIT} repeats, none within another",
-        got=reason,
-        cure="write the pattern more plainly",
-    )
-
-
-def _repeats(parsed: Any) -> tuple[int, int, bool]:
-    """Number of long repeats in a parsed pattern, how deep they nest, whether there are back-references."""
-    total, deepest, references = 0, 0, False
-    for code, argument in parsed:
-        long = code in (_constants.MAX_REPEAT, _constants.MIN_REPEAT) and argument[1] > _LONG_REPEAT
-        references = references or code in (_constants.GROUPREF, _constants.GROUPREF_EXISTS)
-        inner = 0
-        for sub in _subpatterns(argument):
-            count, depth, refers = _repeats(sub)
-            total += count
-            inner = max(inner, depth)
-            references = references or refers
-        total += long
-        deepest = max(deepest, inner + long)
-    return total, deepest, references
-
-
-def _subpatterns(argument: Any) -> Iterable[Any]:
-    if isinstance(argument, _parser.SubPattern):
-        yield argument
-    elif isinstance(argument, tuple | list):
-        for part in argument:
-            yield from _subpatterns(part)
 
 
 def _choice(spec: ComponentSpec, best: Candidate, candidates: tuple[str, ...]) -> Choice:
