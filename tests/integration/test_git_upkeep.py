@@ -100,15 +100,15 @@ def test_wake_ends_a_wait_and_is_kept_for_the_next(repo: GitRepo, tmp_path: Path
 def test_a_repack_disturbs_neither_readers_nor_the_writer(repo: GitRepo, signer: FileSigner, bare: Path) -> None:
     tip: str | None = None
     oids: list[str] = []
-    for index in range(80):
+    for index in range(140):
         tip = repo.append("main", tip, [entry(index)], signer)[-1]
         oids.append(tip)
     packs = bare / "objects" / "pack"
-    assert len(list(packs.glob("*.idx"))) == 80
+    assert len(list(packs.glob("*.idx"))) == 140
     reader = GitRepo.read_only(bare)
     assert reader.commit(oids[0]).signature == "good"
     assert repo.maintain()
-    for index in range(80, 100):
+    for index in range(140, 160):
         tip = repo.append("main", tip, [entry(index)], signer)[-1]
         oids.append(tip)
     repo.maintain(wait=True)

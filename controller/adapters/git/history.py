@@ -38,6 +38,14 @@ class Graph:
         found.reverse()
         return found
 
+    def chain(self, tip: str) -> list[str]:
+        """First-parent ids up to `tip`, oldest first; see ports.Repo."""
+        found = [tip]
+        while parents := self._store.parents(found[-1]):
+            found.append(parents[0])
+        found.reverse()
+        return found
+
     def _exists(self, oid: str) -> bool:
         try:
             self._store.parents(oid)

@@ -11,7 +11,7 @@ from controller.adapters.git.program import git
 from controller.adapters.git.store import ObjectStore
 from controller.errors import LockgateError
 
-_PACKS: Final = 64
+_PACKS: Final = 128
 _TIMEOUT: Final = 1800.0
 _REPACK: Final = (
     "-c",
@@ -23,6 +23,8 @@ _REPACK: Final = (
     "-q",
     "--geometric=2",
     "--no-write-bitmap-index",
+    # Deltas that exist are kept; looking for new ones costs more than the appends themselves. `git gc` may.
+    "--window=0",
 )
 
 

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Final, Literal
 
 from controller.adapters.git import sshsig
-from controller.errors import Refused
+from controller.errors import Invalid, Refused
 from controller.model.history import Commit, Person
 
 TREE: Final = b"40000"
@@ -172,7 +172,15 @@ def encode_person(name: str, email: str, at: datetime) -> bytes:
 
 def encode_commit(tree: str, parents: tuple[str, ...], author: bytes, committer: bytes, message: str) -> bytes:
     """The bytes of an unsigned commit; the message gets its final newline."""
-    text = message.encode().replace(b"\0", b"")
+    if "\0" in message:
+        raise Invalid(
+            "message-invalid",
+            "a commit message cannot hold a NUL",
+            expected="text without NUL characters",
+            got=repr(message[:60]),
+            cure="remove the character",
+        )
+    text = message.encode("utf-8", "replace")
     lines = [b"tree " + tree.encode(), *(b"parent " + parent.encode() for parent in parents)]
     lines += [b"author " + author, b"committer " + committer, b"", text if text.endswith(b"\n") else text + b"\n"]
     return b"\n".join(lines)

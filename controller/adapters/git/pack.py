@@ -173,14 +173,19 @@ def _temporary(folder: Path, data: bytes) -> str:
     return name
 
 
-def write_pack(objects_dir: Path, objects: Sink) -> Path:
-    """Store `objects` as one pack in `objects_dir`/pack, durable on return. Raises OSError and leaves nothing."""
+def write_pack(objects_dir: Path, objects: Sink) -> None:
+    """Store `objects` as one pack in `objects_dir`/pack, durable on return. Raises OSError and leaves nothing.
+
+    A pack is never taken back, not even when its swap is lost: a rival with the same key writes the same bytes
+    under the same name, and may have won with them.
+    """
     folder = objects_dir / "pack"
     folder.mkdir(exist_ok=True)
     pack, index, checksum = encode_pack(objects)
     target = folder / f"pack-{checksum}.pack"
     if target.with_suffix(".idx").exists():
-        return target
+        fsync_directory(folder)
+        return
     made: list[str] = []
     try:
         for data in (pack, index):
@@ -191,4 +196,3 @@ def write_pack(objects_dir: Path, objects: Sink) -> Path:
         for name in made:
             Path(name).unlink(missing_ok=True)
     fsync_directory(folder)
-    return target

@@ -7,6 +7,7 @@ import signal
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -59,12 +60,22 @@ def environment() -> dict[str, str]:
     """The environment of a git subprocess: ours without GIT_*, but with what reaches and authenticates a host."""
     env = {k: v for k, v in os.environ.items() if not k.startswith("GIT_") or k in _KEPT}
     env |= {"LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0", "GIT_OPTIONAL_LOCKS": "0", "GIT_NO_REPLACE_OBJECTS": "1"}
-    env.setdefault("GIT_SSH_COMMAND", "ssh")
-    if "GIT_SSH" not in env or "GIT_SSH_COMMAND" in os.environ:
-        env["GIT_SSH_COMMAND"] += " -o BatchMode=yes"
-    else:
-        del env["GIT_SSH_COMMAND"]
+    env["SSH_ASKPASS_REQUIRE"] = "never"
+    if "GIT_SSH" not in env:
+        command = env.get("GIT_SSH_COMMAND") or _configured_ssh(env.get("HOME", "")) or "ssh"
+        env["GIT_SSH_COMMAND"] = command + " -o BatchMode=yes"
     return env
+
+
+@lru_cache(maxsize=4)
+def _configured_ssh(_home: str) -> str:
+    """The user's core.sshCommand, which GIT_SSH_COMMAND would hide."""
+    command = ["git", "config", "--global", "--get", "core.sshCommand"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip()
 
 
 def git(

@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol, Self
 
+import pygit2
+
 from controller.adapters.git import locate
 from controller.adapters.git.direct import DirectOrigin
 from controller.adapters.git.history import Graph
@@ -17,7 +19,7 @@ from controller.adapters.git.mirror import MirroredOrigin
 from controller.adapters.git.objects import EMPTY_TREE
 from controller.adapters.git.pack import Sink
 from controller.adapters.git.refs import RefFiles, ref_moved
-from controller.adapters.git.store import ObjectStore
+from controller.adapters.git.store import ObjectStore, corrupt
 from controller.adapters.git.watch import Waker, watcher
 from controller.adapters.git.writer import Builder
 from controller.model.history import Change, Commit, NewCommit, Tips, TreeFile
@@ -147,6 +149,10 @@ class GitRepo:
         """First-parent commits after `until` up to `tip`, oldest first."""
         return self._graph.first_parents(tip, until)
 
+    def chain(self, tip: str) -> list[str]:
+        """The ids of the first-parent chain up to `tip`, oldest first, signatures not checked."""
+        return self._graph.chain(tip)
+
     def brought(self, first: str, second: str) -> list[Commit]:
         """Commits reachable from `second` and not from `first`, oldest first."""
         return self._graph.brought(first, second)
@@ -178,7 +184,11 @@ class GitRepo:
 
     def raw(self, oid: str) -> tuple[str, bytes]:
         """An object's kind and bytes, checked against its id. Raises Refused("object-corrupt")."""
-        return self.store.any(oid)
+        try:
+            kind: str = self.store.repository[oid].type_str
+        except (KeyError, ValueError, pygit2.GitError) as error:
+            raise corrupt(oid, "no such object, or one that cannot be read") from error
+        return kind, self.store.raw(oid, kind.encode())
 
     def append(self, ref: str, expected: str | None, commits: Sequence[NewCommit], signer: Signer) -> list[str]:
         """Write signed commits on top of `expected` and swap `ref` once; see ports.Repo."""

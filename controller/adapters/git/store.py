@@ -14,7 +14,7 @@ import pygit2
 
 from controller.adapters.git import objects, pack
 from controller.adapters.git.objects import EMPTY_TREE, MODES, TREE, Tree
-from controller.errors import Refused
+from controller.errors import Refused, Unavailable
 from controller.model.history import Change, Commit, TreeFile
 
 # libgit2 would hash every object as well; `ObjectStore.raw` does it once, with our own code for the finding.
@@ -44,8 +44,7 @@ class ObjectStore:
 
     def __init__(self, gitdir: Path, *, commits: int = 20_000, entries: int = 150_000) -> None:
         self.gitdir = gitdir
-        self._repo = pygit2.Repository(str(gitdir))
-        self._odb = self._repo.odb
+        self.refresh()
         self.commit = lru_cache(commits)(self._commit)
         self._trees: OrderedDict[str, Tree] = OrderedDict()
         self._entries = 0
@@ -59,7 +58,18 @@ class ObjectStore:
 
     def refresh(self) -> None:
         """Look at the packs again: objects were written or repacked by somebody else."""
-        self._repo = pygit2.Repository(str(self.gitdir))
+        try:
+            self._repo = pygit2.Repository(str(self.gitdir))
+        except (pygit2.GitError, KeyError, OSError) as error:
+            raise Unavailable(
+                "origin-unavailable",
+                "the repository cannot be opened",
+                where=str(self.gitdir),
+                expected="a git repository that this user owns or trusts",
+                got=str(error)[:300],
+                cure="check the path and its owner (git config --global --add safe.directory PATH)",
+                retry_after=5.0,
+            ) from error
         self._odb = self._repo.odb
 
     def close(self) -> None:
@@ -80,14 +90,6 @@ class ObjectStore:
         if data is None:
             raise corrupt(oid, "no such object, or one that cannot be read")
         return data
-
-    def any(self, oid: str) -> tuple[str, bytes]:
-        """Kind and bytes of an object whatever it is, checked against its id. Raises Refused("object-corrupt")."""
-        try:
-            kind: str = self._repo[oid].type_str
-        except (KeyError, ValueError, pygit2.GitError) as error:
-            raise corrupt(oid, "no such object, or one that cannot be read") from error
-        return kind, self.raw(oid, kind.encode())
 
     def _raw(self, oid: str, kind: bytes) -> bytes | None:
         try:
