@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import httpx
 import pytest
 
 from controller.adapters.registries import (
@@ -22,7 +23,7 @@ from controller.adapters.registries import (
     docker_config_credentials,
 )
 from controller.adapters.registries.manifests import OCI_INDEX, OCI_MANIFEST, read_manifest
-from controller.adapters.registries.oci_auth import parse_challenge
+from controller.adapters.registries.oci_auth import Authenticator, parse_challenge
 from controller.errors import Invalid, LockgateError, Refused, Unavailable
 from controller.ports import Registry
 from controller.uses.images import build_index, build_layout
@@ -380,6 +381,40 @@ def test_tokens_are_fetched_once_and_again_when_they_expire(
     faulty.token = "second"
     client.manifest(repository, "v1.0.0")
     assert faulty.tokens_given == 3
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"token": "a\\r\\nX: y"}', b'{"token": 7}', b" " * 100_000])
+def test_a_token_service_that_talks_nonsense_is_refused(
+    faulty: FaultRegistry, client: OciRegistry, body: bytes
+) -> None:
+    faulty.token = "given"
+    faulty.fault(path="/token", body=body, times=100)
+    with pytest.raises(Refused) as caught:
+        client.tags(f"{faulty.host}/shop/api")
+    assert caught.value.code == "registry-unauthorized"
+
+
+def test_a_token_service_that_is_busy_is_asked_again(
+    faulty: FaultRegistry, client: OciRegistry, pace: FakePace
+) -> None:
+    faulty.token = "given"
+    faulty.fault(path="/token", status=503, headers={"Retry-After": "2"})
+    assert client.tags(f"{faulty.host}/shop/api")
+    assert pace.slept == [2.0]
+
+
+@pytest.mark.parametrize(("realm", "secure", "learned"), [
+    ("https://auth.example.com/token", True, True), ("http://auth.example.com/token", True, False),
+    ("http://auth.example.com/token", False, True), ("ftp://auth.example.com", False, False), ("", True, False),
+])  # fmt: skip
+def test_tokens_are_never_asked_for_below_the_registrys_own_security(
+    pace: FakePace, realm: str, secure: bool, learned: bool
+) -> None:
+    with httpx.Client() as http:
+        authenticator = Authenticator(http, lambda _host: LOGIN, pace)
+        assert (
+            authenticator.learn("registry.example.com", "a", f'Bearer realm="{realm}"', secure=secure) is learned
+        )
 
 
 def test_tokens_by_login(faulty: FaultRegistry, client: OciRegistry) -> None:

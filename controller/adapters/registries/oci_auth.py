@@ -114,10 +114,10 @@ class Authenticator:
         if (pair := self._credentials(host)) is not None:
             headers["Authorization"] = _basic(pair)
         url = httpx.URL(challenge.realm).copy_merge_params(query)
-        answer = self._client.get(url, headers=headers, follow_redirects=False)
-        if answer.status_code == 429 or answer.status_code >= 500:
-            raise httpx.HTTPStatusError("token service", request=answer.request, response=answer)
-        token, lifetime = _token(answer) if answer.status_code == 200 else ("", 0.0)
+        with self._client.stream("GET", url, headers=headers, follow_redirects=False) as answer:
+            if answer.status_code == 429 or answer.status_code >= 500:
+                raise httpx.HTTPStatusError("token service", request=answer.request, response=answer)
+            token, lifetime = _token(_limited(answer)) if answer.status_code == 200 else ("", 0.0)
         if not token:
             raise unauthorized(host, name, f"the token service answered {answer.status_code}")
         return f"Bearer {token}", lifetime
@@ -188,14 +188,21 @@ def _realm_ok(realm: str, secure: bool) -> bool:
     return bool(url.host) and (url.scheme == "https" or (url.scheme == "http" and not secure))
 
 
-def _token(answer: httpx.Response) -> tuple[str, float]:
-    if len(answer.content) > _TOKEN_LIMIT:
-        return "", 0.0
+def _limited(answer: httpx.Response) -> bytes:
+    body = b""
+    for chunk in answer.iter_raw(_TOKEN_LIMIT):
+        body += chunk
+        if len(body) > _TOKEN_LIMIT:
+            return b""
+    return body
+
+
+def _token(body: bytes) -> tuple[str, float]:
     try:
-        document = answer.json()
+        document = json.loads(body)
         token = document.get("token") or document.get("access_token") or ""
         lifetime = float(document.get("expires_in") or _DEFAULT_LIFETIME)
-    except (ValueError, AttributeError, TypeError):
+    except (ValueError, AttributeError, TypeError, RecursionError):
         return "", 0.0
     # A header value with control characters would be an injection; httpx would raise with it in the text.
     clean = isinstance(token, str) and token.isascii() and token.isprintable() and " " not in token
