@@ -126,12 +126,15 @@ class Loop:
             self._log.info("race", code=error.code, message=str(error))
             if self._races < RACES:
                 return Outcome(False, None)
-            return self._failed(error)
+            self._failed(error)
+            return None
         except LockgateError as error:
-            return self._failed(error)
+            self._failed(error)
+            return None
         except Exception as error:  # the loop outlives a defect of ours; it is said, and tried again
             self._log.exception("defect")
-            return self._failed(Unavailable("internal-error", f"{type(error).__name__}: {error}"))
+            self._failed(Unavailable("internal-error", f"{type(error).__name__}: {error}"))
+            return None
         self._failures = self._races = 0
         self._health.set(Health("running", "", ""))
         for entry in outcome.recorded:
@@ -140,6 +143,7 @@ class Loop:
         return outcome
 
     def _failed(self, error: LockgateError) -> None:
+        """Say a failure: to the log once, to the health file always."""
         self._failures += 1
         state = "unavailable" if isinstance(error, Unavailable | Conflict) else "stalled"
         if self._failures == 1 or self._health.now.code != error.code:
@@ -149,7 +153,7 @@ class Loop:
     def _timeout(self, outcome: Outcome | None) -> float:
         """Seconds to wait: to the next look, at most one poll; after failures doubling, with jitter."""
         if outcome is None:
-            seconds = min(BACKOFF[1], BACKOFF[0] * 2 ** min(self._failures, 10))
+            seconds = min(BACKOFF[1], BACKOFF[0] * 2.0 ** min(self._failures, 10))
         else:
             seconds = self._poll.total_seconds()
         seconds *= random.uniform(0.9, 1.1)  # noqa: S311 - jitter, not a secret

@@ -1,0 +1,249 @@
+"""A controller, put together."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from controller import __version__
+from controller.adapters.clock import SystemClock
+from controller.adapters.gates.cel import CelWorker
+from controller.adapters.git import sshsig
+from controller.adapters.git.blobcache import BlobCache
+from controller.adapters.git.keys import FileSigner
+from controller.adapters.git.repo import GitRepo
+from controller.adapters.hub.http import HttpHub
+from controller.adapters.registries import Registries
+from controller.adapters.registries.oci import OciRegistry
+from controller.adapters.registries.oci_auth import docker_config_credentials
+from controller.errors import Invalid, Unavailable
+from controller.ledger.canonical import digest
+from controller.loop import HealthFile, Loop
+from controller.model.entry import LockMade
+from controller.model.lock import lock_bytes
+from controller.model.trustroot import TrustRoot
+from controller.ports import Registry
+from controller.reconcile.observing import FileMemory
+from controller.reconcile.questions import Answerer, Questions
+from controller.reconcile.reading import Reader
+from controller.reconcile.reconciler import Parts, Reconciler
+from controller.uses.resolve import resolve
+from controller.uses.trust_chain import build_chain
+
+RESOLVER = f"lockgate/{__version__}"
+
+
+@dataclass(frozen=True, slots=True)
+class ControllerSettings:
+    """What a controller is started with."""
+
+    repo: str
+    trust_root: Path
+    signing_key: Path
+    state_dir: Path
+    listen: str | None = None
+    poll: timedelta = timedelta(seconds=30)
+    images: Path | None = None
+    git_timeout: float = 60.0
+
+
+def open_repo(origin: str, root: TrustRoot | None = None) -> GitRepo:
+    """A repository for reading; its branches as the trust root names them."""
+    if root is None:
+        return GitRepo.read_only(origin)
+    return GitRepo.read_only(origin, main=root.refs.main, requests=root.refs.requests, evidence=root.refs.evidence)
+
+
+def open_registry(images: Path | None) -> Registries:
+    """Registries over HTTP (credentials from the Docker configuration) and image layouts below `images`."""
+    return Registries(oci=OciRegistry(credentials=docker_config_credentials(_docker_config())), images_dir=images)
+
+
+def _docker_config() -> Path:
+    """Where `docker login` keeps credentials (DOCKER_CONFIG, else ~/.docker)."""
+    folder = os.environ.get("DOCKER_CONFIG")
+    return (Path(folder) if folder else Path.home() / ".docker") / "config.json"
+
+
+class Controller:
+    """A controller with its parts: `run` until `stop`, or `run_once`."""
+
+    def __init__(self, settings: ControllerSettings) -> None:
+        _make_state_dir(settings.state_dir)
+        self.clock = SystemClock()
+        self.root = TrustRoot.load(settings.trust_root)
+        signer = FileSigner(settings.signing_key)
+        self.repo = GitRepo(
+            settings.repo,
+            settings.state_dir,
+            main=self.root.refs.main,
+            requests=self.root.refs.requests,
+            evidence=self.root.refs.evidence,
+            timeout=settings.git_timeout,
+        )
+        self.health = HealthFile(settings.state_dir, self.clock)
+        self._cache = BlobCache(settings.state_dir / "blobs.sqlite", f"{__version__}-1")
+        self._cel = CelWorker()
+        self._registry = open_registry(settings.images)
+        self.hub = HttpHub(
+            settings.listen or "127.0.0.1:0",
+            signer=signer,
+            clock=self.clock,
+            wake=self.repo.wake,
+            trust_links=self._trust_links,
+            trust_version=self._trust_version,
+            status=self.status,
+        )
+        self._listening = settings.listen is not None
+        reader = Reader(self.repo, self._cache)
+        self.questions = Questions(
+            {"cel": self._cel.ask, "resolve": self._resolver(self._registry)}, self.clock, self.repo.wake
+        )
+        self.reconciler = Reconciler(
+            Parts(
+                repo=self.repo,
+                root=self.root,
+                signer=signer,
+                clock=self.clock,
+                hub=self.hub,
+                questions=self.questions,
+                reader=reader,
+                memory=FileMemory(settings.state_dir),
+                verify_ssh=sshsig.verify,
+            )
+        )
+        self.loop = Loop(
+            self.reconciler,
+            self.repo,
+            self.clock,
+            self.health,
+            poll=settings.poll,
+            maintain=self.repo.maintain,
+        )
+        self._chain: tuple[str, list[Any]] | None = None
+        self._chain_lock = threading.Lock()
+
+    def run(self) -> None:
+        """Listen for agents and reconcile until `stop`."""
+        self.hub.start()
+        try:
+            self.loop.run()
+        finally:
+            self.close()
+
+    def run_once(self) -> None:
+        """Passes until nothing is left to do now. Raises what kept it from going on."""
+        if self._listening:
+            self.hub.start()
+        try:
+            error = self.loop.run_until_quiet()
+        finally:
+            self.close()
+        if error is not None:
+            raise error
+
+    def stop(self) -> None:
+        """End `run` soon; safe in a signal handler."""
+        self.loop.stop()
+
+    def close(self) -> None:
+        """Release everything; whatever is recorded goes on at the next start."""
+        self.hub.stop()
+        self.questions.close()
+        self._cel.close()
+        self._registry.close()
+        self._cache.close()
+        self.repo.close()
+
+    def status(self) -> Mapping[str, Any]:
+        """What GET /status answers."""
+        ledger = self.reconciler.ledger
+        return {
+            "health": self.health.view(),
+            "evidence": ledger.commit,
+            "accepted": ledger.state.cursors.main,
+            "open": {run.environment: run.phase for run in self.reconciler.runs.values()},
+            "agents": {name: at.isoformat() for name, at in self.hub.seen().items()},
+        }
+
+    def _trust_version(self) -> int:
+        main = self.reconciler.main
+        return main.trust.version if main is not None else 0
+
+    def _trust_links(self) -> list[Any]:
+        """The trust chain up to the accepted tip, as JSON values; rebuilt when main moved on."""
+        main = self.reconciler.main
+        if main is None:
+            raise Unavailable("not-ready", "the controller has not read main yet", retry_after=1)
+        with self._chain_lock:
+            if self._chain is None or self._chain[0] != main.accepted:
+                chain = build_chain(self.repo, self.root, main.accepted, sshsig.verify)
+                self._chain = (main.accepted, [link.model_dump(mode="json") for link in chain.links])
+            return self._chain[1]
+
+    def _resolver(self, registry: Registry) -> Answerer:
+        """Answers `resolve` questions from the intent they were asked about."""
+
+        def answer(payload: Mapping[str, Any]) -> dict[str, Any]:
+            intent = self.reconciler.intent
+            loaded = intent.releases.get(payload["release"]) if intent is not None else None
+            if intent is None or loaded is None or loaded.sha256 != payload["sha256"]:
+                return {"error": "unavailable", "message": "main moved on; the question is asked again"}
+            pinned = None
+            if loaded.document.spec.pin_from is not None:
+                pinned = self._pinned(loaded.document.spec.pin_from)
+            lock = resolve(
+                loaded,
+                intent.components,
+                registry,
+                pinned=pinned,
+                resolver_version=RESOLVER,
+                now=self.clock.now(),
+            )
+            data = lock_bytes(lock)
+            made = LockMade(
+                release=lock.metadata.name,
+                path=f"releases/{lock.metadata.name}.lock.yaml",
+                manifest_digest=lock.spec.manifest_digest,
+                release_digest=lock.spec.release_digest,
+                sha256=digest(data),
+                components={name: c.digest for name, c in lock.spec.components.items()},
+                content=data.decode(),
+            )
+            return {"lock": made.wire()}
+
+        return answer
+
+    def _pinned(self, environment: str) -> Mapping[str, Any]:
+        """The locked components of what an environment runs now, for `mode: partial`."""
+        place = self.reconciler.ledger.state.environments.get(environment)
+        intent = self.reconciler.intent
+        lock = intent.locks.get(place.release) if intent and place is not None and place.release else None
+        if lock is None:
+            raise Invalid(
+                "pin-source-missing",
+                "nothing has completed in the environment to pin from",
+                where=f"pinFrom: {environment}",
+                expected="a completed release there",
+                got="none",
+                cure="name the components' versions, or promote a release there first",
+            )
+        return dict(lock.document.spec.components)
+
+
+def _make_state_dir(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Unavailable(
+            "state-dir-unusable",
+            "the state directory cannot be made",
+            where=str(path),
+            got=error.strerror or "an error",
+            cure="give --state-dir a writable place with room",
+        ) from error
