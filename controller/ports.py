@@ -57,6 +57,13 @@ class Repo(Protocol):
         """
         ...
 
+    def chain(self, tip: str) -> list[str]:
+        """The ids of the whole first-parent chain up to `tip`, oldest first, signatures not checked.
+
+        Raises Refused("object-corrupt").
+        """
+        ...
+
     def brought(self, first: str, second: str) -> list[Commit]:
         """Commits reachable from `second` and not from `first`, oldest first."""
         ...

@@ -1,0 +1,98 @@
+"""What verification says: findings, one line each, and the report they add up to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+RULES = {
+    "genesis-mismatch": "root 1",
+    "trust-quorum": "root 2",
+    "trust-rollback": "root 2",
+    "key-reused": "root 3",
+    "history-incomplete": "root 5",
+    "object-corrupt": "root 5",
+    "tree-malformed": "root 5",
+    "commit-malformed": "root 5",
+    "main-rewound": "main 6",
+    "main-not-first-parent": "main 6",
+    "main-not-accepted": "main 6",
+    "observed-unknown": "main 6",
+    "lock-rewritten": "main 9",
+    "lock-by-person": "main 9",
+    "lock-unbacked": "main 9",
+    "lock-mismatch": "main 9",
+    "revert-unbacked": "main 9",
+    "request-unjudged": "requests 13",
+    "request-judged-twice": "requests 13",
+    "request-unknown": "requests 13",
+    "requests-rewound": "requests 13",
+    "evidence-missing": "evidence 14",
+    "foreign-evidence": "evidence 14",
+    "signature-invalid": "evidence 14",
+    "envelope-malformed": "evidence 14",
+    "envelope-signature": "evidence 14",
+    "not-canonical": "evidence 14",
+    "clock-rewound": "evidence 15",
+    "log-mismatch": "evidence 16",
+    "checkpoint-signature": "evidence 16",
+    "checkpoint-malformed": "evidence 16",
+    "report-signature": "agents 19",
+    "report-mismatch": "agents 19",
+    "gates-mismatch": "invariant 3",
+    "subject-mismatch": "invariant 1",
+    "digest-mismatch": "invariant 1",
+    "record-changed": "invariant 8",
+    "record-misplaced": "invariant 8",
+    "entry-count": "invariant 8",
+    "entry-invalid": "invariant 8",
+    "index-gap": "invariant 8",
+    "sequence-gap": "invariant 8",
+    "chain-broken": "invariant 8",
+    "seal-mismatch": "invariant 8",
+    "trailers-mismatch": "invariant 8",
+    "run-not-open": "invariant 8",
+    "state-mismatch": "invariant 8",
+}
+"""Which rule a code enforces: sections and numbers of the trust page, or an invariant of the project."""
+
+
+def rule_of(code: str, section: str = "main 7") -> str:
+    """The rule that a code enforces; codes of judging main and requests fall under their section."""
+    return RULES.get(code, section)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is not as the rules say. `path` is empty when a commit as a whole is meant."""
+
+    code: str
+    commit: str
+    path: str
+    rule: str
+    message: str
+
+    def __str__(self) -> str:
+        place = f" {self.path}" if self.path else ""
+        return f"{self.code}: {self.commit[:12] or '-'}{place}: {self.message} ({self.rule})"
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedCommit:
+    """A commit that was refused, on record, and had no effect. `ref` is the branch it stands on."""
+
+    commit: str
+    ref: str
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyReport:
+    """`commits` and `entries` count the evidence branch; `verified` means that there is no finding."""
+
+    verified: bool
+    commits: int
+    entries: int
+    runs: int
+    refused: tuple[RefusedCommit, ...]
+    findings: tuple[Finding, ...]
