@@ -188,6 +188,20 @@ def test_a_rival_between_read_and_write_wins_whole(origin: Origin, exists: bool)
     repo.close()
 
 
+def test_of_two_controllers_with_one_key_and_one_mind_one_wins(origin: Origin) -> None:
+    one, two = origin.open("one"), origin.open("two")
+    one.observe()
+    tip = one.append(REF, None, [entry(1)], origin.signer)[-1]
+    assert two.observe().evidence == tip
+    won: list[str] = []
+    signer = Interfering(origin.signer, lambda: won.extend(one.append(REF, tip, [entry(2)], origin.signer)))
+    with pytest.raises(Conflict):
+        two.append(REF, tip, [entry(2)], signer)
+    assert two.observe().evidence == origin.tip() == won[0]
+    for repo in (one, two):
+        repo.close()
+
+
 def test_a_rewound_ref_loses_the_swap_and_is_seen(origin: Origin) -> None:
     repo = origin.open()
     repo.observe()

@@ -101,6 +101,9 @@ class MirroredOrigin:
         if outcome.code:
             self._settle(ref, new, self._push_error(ref, expected, outcome))
             return
+        if any(line.startswith("=") for line in outcome.out.splitlines()):
+            # The origin was there already: a rival with the same key decided the same and was first.
+            raise ref_moved(ref, expected, new)
         self._refs.force(self._tracking(ref), new)
 
     def _settle(self, ref: str, new: str, error: LockgateError) -> None:
