@@ -82,8 +82,10 @@ def _repeat_bits(least: int, most: int, inner: list[Any], follow: Chars) -> floa
     entry = _first(inner, _NONE)
     again = entry | follow if most > 1 else follow
     bits = _bits(inner, again) * max(most, 1)
-    if _nullable(inner) and most > 1:
-        return math.inf
+    if _nullable(inner):
+        if most > 1:
+            return math.inf
+        bits += 1  # nothing can be matched inside or by leaving it out
     # With one character a turn, only what may follow the repeat can make its end a choice.
     if most > least and entry & follow:
         bits += math.log2(most - least + 1)

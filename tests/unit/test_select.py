@@ -210,7 +210,8 @@ def test_no_text_crashes_it(version: str, tags: list[str]) -> None:
 @pytest.mark.parametrize(
     "pattern",
     ["(a+)+$", "(a|b*)*c", "(.*a){20}", r"(a)\1", "(", "a" * 300, "a{99999999999}", "(?:(?:x+)y?)*z", ".*.*.*a",
-     "(a|a)*b", "a?" * 60 + "a" * 60, "(?=a)b", r"\d*\d*\d*\d*x", r"(\d{1,9}){1,9}x", "(?i)(a+A)+b", "(a?)*b"],
+     "(a|a)*b", "a?" * 60 + "a" * 60, "(?=a)b", r"\d*\d*\d*\d*x", r"(\d{1,9}){1,9}x", "(?i)(a+A)+b", "(a?)*b",
+     r"(?:(?:1(?:(?:a\w)?)?)+)?$"],
 )  # fmt: skip
 def test_dangerous_patterns_are_refused(pattern: str) -> None:
     with pytest.raises(Invalid) as caught:
