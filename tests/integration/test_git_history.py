@@ -190,6 +190,27 @@ def test_an_ambiguous_tree_is_refused(bare: Path, repo: GitRepo, entries: list[b
     assert (caught.value.code, caught.value.where) == ("tree-malformed", oid)
 
 
+@pytest.mark.parametrize("code", ["tree-malformed", "commit-malformed"])
+def test_a_fetch_refuses_what_fsck_refuses(bare: Path, tmp_path: Path, code: str) -> None:
+    hook = bare / "hooks" / "post-receive"
+    hook.write_text("#!/bin/sh\n")
+    hook.chmod(0o755)
+    blob = bytes.fromhex(put(bare, "blob", b"x"))
+    entries = b"100644 a\0" + blob
+    if code == "tree-malformed":
+        tree, tail = put(bare, "tree", entries + entries), b""
+    else:
+        tree, tail = put(bare, "tree", entries), b"\0hidden"
+    who = b"D <d@example.com> 1 +0000"
+    raw = b"tree %s\nauthor %s\ncommitter %s\n\nm\n%s" % (tree.encode(), who, who, tail)
+    oid = put(bare, "commit", raw)
+    (bare / "refs/heads/main").write_text(oid + "\n")
+    mirrored = GitRepo(str(bare), tmp_path / "mirror")
+    with pytest.raises(Refused) as caught:
+        mirrored.observe()
+    assert (caught.value.code, caught.value.where) == (code, tree if code == "tree-malformed" else oid)
+
+
 def test_a_damaged_or_missing_object_is_refused(bare: Path, repo: GitRepo) -> None:
     tip = commit(repo, [], a=b"content")
     file = repo.file(tip, "a")

@@ -33,6 +33,7 @@ _KEPT: Final = frozenset(
 _SETTINGS: Final = (
     "gc.auto=0",
     "maintenance.auto=false",
+    "fetch.unpackLimit=1",
     "transfer.fsckObjects=true",
     "fetch.fsckObjects=true",
     "core.fsync=committed,reference",
