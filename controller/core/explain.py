@@ -177,7 +177,9 @@ def _key(at: Pointer, key: str, schema: Mapping[str, Any]) -> Finding:
 def _alternatives(error: ValidationError, at: Pointer) -> Iterator[Finding]:
     branches: list[Mapping[str, Any]] = list(cast(Any, error.validator_value))
     if all(set(branch) <= {"required", "not"} for branch in branches):
-        yield _choose(error, at, branches)
+        # Fields can only be chosen in a mapping; that it is none is said by its type.
+        if isinstance(error.instance, dict):
+            yield _choose(error, at, branches)
         return
     by_branch: dict[int, list[ValidationError]] = {}
     for inner in error.context or ():

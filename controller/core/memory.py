@@ -45,7 +45,13 @@ def changed_paths(before: Mapping[str, tuple[str, Parsed]], files: Files) -> lis
         old = get(path)
         if old is entry:
             continue
-        if old is None or old[0] != entry[0] or (old[1] is not entry[1] and old[1] != entry[1]):
+        # A parsed file is a function of path, bytes and mode; the mode shows only in the diagnostics.
+        if (
+            old is None
+            or old[0] != entry[0]
+            or old[1].sha256 != entry[1].sha256
+            or old[1].diagnostics != entry[1].diagnostics
+        ):
             changed.append(path)
     if len(before) + sum(path not in before for path in changed) != len(files):
         changed.extend(path for path in before if path not in files)
