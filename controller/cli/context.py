@@ -1,0 +1,47 @@
+"""What every command gets: where the repository is, how to answer."""
+
+from __future__ import annotations
+
+import enum
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import typer
+import yaml
+
+
+class Format(enum.StrEnum):
+    """How answers are written."""
+
+    text = "text"
+    json = "json"
+    yaml = "yaml"
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """The global options."""
+
+    repo: str
+    output: Format
+
+    def answer(self, value: Any, text: Callable[[], str]) -> None:
+        """Write an answer: `value` as JSON or YAML, or `text()` for people."""
+        if self.output is Format.json:
+            sys.stdout.write(json.dumps(value, indent=2) + "\n")
+        elif self.output is Format.yaml:
+            sys.stdout.write(yaml.safe_dump(value, sort_keys=False, allow_unicode=True))
+        else:
+            shown = text()
+            if shown:
+                sys.stdout.write(shown.rstrip("\n") + "\n")
+
+
+def context_of(context: typer.Context) -> Context:
+    """The global options inside a command."""
+    found = context.find_object(Context)
+    assert found is not None
+    return found

@@ -1,0 +1,120 @@
+"""`controller` and `agent`: the two long-running processes."""
+
+from __future__ import annotations
+
+import signal
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated
+
+import structlog
+import typer
+
+from controller.cli.context import context_of
+from controller.errors import UsageError
+from controller.model.base import parse_duration
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("controller")(controller)
+    app.command("agent")(agent)
+
+
+def controller(
+    context: typer.Context,
+    trust_root: Annotated[Path, typer.Option("--trust-root", help="The pinned trust root.")],
+    signing_key: Annotated[Path, typer.Option("--signing-key", help="The controller's private key.")],
+    state_dir: Annotated[
+        Path, typer.Option("--state-dir", help="Caches and health; deletable at any time.")
+    ] = Path(".lockgate-state"),
+    listen: Annotated[
+        str | None, typer.Option("--listen", help="Address agents dial, host:port; `--once` without it has none.")
+    ] = None,
+    poll: Annotated[str, typer.Option("--poll", help="How often a remote origin is asked.")] = "30s",
+    images: Annotated[Path | None, typer.Option("--images", help="Folder of OCI image layouts.")] = None,
+    once: Annotated[bool, typer.Option("--once", help="Passes until nothing is left to do now.")] = False,
+) -> None:
+    """Watch the repository, decide, record and roll out."""
+    from controller.wiring.controller import Controller, ControllerSettings
+
+    _log_to_stderr()
+    made = Controller(
+        ControllerSettings(
+            repo=context_of(context).repo,
+            trust_root=trust_root,
+            signing_key=signing_key,
+            state_dir=state_dir,
+            listen=listen or (None if once else "127.0.0.1:7420"),
+            poll=duration("--poll", poll),
+            images=images,
+        )
+    )
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: made.stop())
+    if once:
+        made.run_once()
+    else:
+        made.run()
+
+
+def agent(
+    trust_root: Annotated[Path, typer.Option("--trust-root", help="The pinned trust root.")],
+    name: Annotated[str, typer.Option("--name", help="The agent's name, as declared in Git.")],
+    environment: Annotated[str, typer.Option("--environment", help="The only environment it takes orders for.")],
+    key: Annotated[Path, typer.Option("--key", help="The agent's private key.")],
+    controller: Annotated[str, typer.Option("--controller", help="The controller's address.")],
+    directory: Annotated[Path, typer.Option("--dir", help="The target's root: versions, sticker, journal.")],
+    images: Annotated[Path | None, typer.Option("--images", help="Folder of OCI image layouts.")] = None,
+    allow: Annotated[
+        list[str] | None, typer.Option("--allow", help="Only these image repositories; `*` at the end is any.")
+    ] = None,
+    stop_services: Annotated[
+        bool, typer.Option("--stop-services", help="Stop the services too when the agent stops.")
+    ] = False,
+) -> None:
+    """Carry out a controller's orders on this machine and report what happens."""
+    from controller.agent.main import AgentSettings, run_agent
+
+    settings = AgentSettings(
+        trust_root=trust_root,
+        name=name,
+        environment=environment,
+        key=key,
+        controller=controller,
+        directory=directory,
+        images=images,
+        allow=tuple(allow or ()),
+        stop_services=stop_services,
+    )
+    raise typer.Exit(run_agent(settings))
+
+
+def duration(option: str, text: str) -> timedelta:
+    """A duration given to an option. Raises UsageError("duration-malformed")."""
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise UsageError(
+            "duration-malformed",
+            "the duration cannot be read",
+            where=option,
+            expected="something like 30s or 1h30m",
+            got=text,
+            cure="write it like 30s",
+        ) from error
+
+
+def _log_to_stderr() -> None:
+    """One JSON line an event on standard error: what was recorded, what failed."""
+    import sys
+
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
