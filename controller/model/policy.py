@@ -44,9 +44,7 @@ class PolicySpec(Part):
     duration: PositiveDuration | None = None
     """`for`: how long a soak gate asks the release to have run before."""
     deadline: PositiveDuration | None = None
-    variables: dict[Annotated[Text, Field(pattern="^[A-Za-z_][A-Za-z0-9_]*$")], Text] = Field(
-        default_factory=dict
-    )
+    variables: dict[Annotated[Text, Field(pattern="^[A-Za-z_][A-Za-z0-9_]*$")], Text] = Field(default_factory=dict)
     rule: Text | None = None
     message: Text | None = None
     config: dict[str, Any] = Field(default_factory=dict)
