@@ -161,11 +161,7 @@ class Client:
         status, data = self._channel.request("GET", "/agent/v1/trust", None, CONNECT_SECONDS)
         if status != 200:
             raise _turned_away(status, data)
-        try:
-            links = json.loads(data)["links"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise Unavailable("trust-unreadable", "the controller shows no trust chain") from error
-        self._keyring.extend(links)
+        self._keyring.extend(data)
 
     def close(self) -> None:
         """Hang up."""

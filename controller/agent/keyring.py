@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any
 
 from controller.core.keys import key_id
 from controller.core.trust import CONTROLLER, TrustState
 from controller.errors import Refused
 from controller.ledger import dsse
 
-Walk = Callable[[Sequence[Any]], TrustState]
-"""The trust state at the end of a chain's links, checked from the agent's own root; raises if it does not hold."""
+Walk = Callable[[bytes], TrustState]
+"""The trust state at the end of a chain (JSON), checked from the agent's own root; raises if it does not hold."""
 
 
 class Keyring:
@@ -31,9 +30,9 @@ class Keyring:
         trust = self._trust
         return 0 if trust is None else trust.version
 
-    def extend(self, links: Sequence[Any]) -> None:
+    def extend(self, chain: bytes) -> None:
         """Walk a chain. Raises Refused("trust-rollback") when it ends before what is known already."""
-        trust = self._walk(links)
+        trust = self._walk(chain)
         with self._lock:
             if trust.version < self.version:
                 raise Refused(

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 
 from controller.adapters.git import sshsig
 from controller.adapters.git.keys import FileSigner
-from controller.agent import trustchain
 from controller.agent.client import Client, Talk
 from controller.agent.drivers.process import ProcessDriver
 from controller.agent.drivers.versions import Versions
@@ -25,6 +24,7 @@ from controller.agent.journal import Journal
 from controller.agent.keyring import Keyring, Walk
 from controller.agent.outbox import Outbox
 from controller.agent.sampler import Sampler
+from controller.core.chain import Chain, walk_chain
 from controller.errors import LockgateError, Stalled
 from controller.model.order import Delivery
 from controller.model.trustroot import TrustRoot
@@ -184,7 +184,7 @@ def _now() -> datetime:
 
 def _walk_from(path: Path) -> Walk:
     root = TrustRoot.load(path)
-    return lambda links: trustchain.walk(root, links, sshsig.verify)
+    return lambda data: walk_chain(root, Chain.loads(data).links, sshsig.verify)
 
 
 def _lock(directory: Path) -> int:

@@ -333,9 +333,7 @@ def test_one_directory_has_one_agent(world: World) -> None:
 
 def test_the_environment_of_a_service_holds_nothing_of_the_agents(world: World) -> None:
     world.declare("web-1")
-    dump = {
-        "server.py": b"import os\nopen('env.txt','w').write(repr(dict(os.environ)))\n" + service("x")["server.py"]
-    }
+    dump = b"import os\nopen('env.txt','w').write(repr(dict(os.environ)))\n"
     api = world.image("api", "v1", {"server.py": dump + service("x")["server.py"]})
     os.environ["SECRET_OF_THE_AGENT"] = "hunter2"
     try:

@@ -22,7 +22,7 @@ import yaml
 from controller.adapters.git.keys import FileSigner, generate_key
 from controller.adapters.hub.http import HttpHub
 from controller.agent.drivers.process import stop_all
-from controller.agent.trustchain import genesis_link
+from controller.core.chain import ChainLink
 from controller.ledger import dsse
 from controller.ledger.canonical import canonical
 from controller.model.order import (
@@ -132,7 +132,7 @@ def trust_chain(controller: str, owner: str) -> tuple[TrustRoot, list[Any]]:
     tree = b"40000 trust\0" + bytes.fromhex(_object("tree", folder))
     commit = f"tree {_object('tree', tree)}\nauthor O <o@example.com> 0 +0000\n\ngenesis\n".encode()
     root = TrustRoot(project="shop", genesis=_object("commit", commit))
-    return root, [genesis_link(commit, [tree, folder], document)]
+    return root, [ChainLink(document=document, commit=commit, trees=[tree, folder])]
 
 
 @dataclass

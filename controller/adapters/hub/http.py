@@ -16,6 +16,7 @@ from datetime import datetime
 from typing import Any
 
 import uvicorn
+from pydantic import BaseModel
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
@@ -51,9 +52,9 @@ _STATUS = {"poll-malformed": 400, "envelope-malformed": 400, "not-canonical": 40
 class HttpHub:
     """An AgentHub on `listen` ("host:port"; port 0 takes a free one, see `address`).
 
-    `trust_links` gives the chain as JSON and `trust_version` its newest version; `status` is what GET /status
-    answers. Both are called on worker threads. `wake` is called when a statement arrived or an agent first
-    appears, on the hub's thread: it must return at once.
+    `trust_links` gives the chain's links (models or plain JSON) and `status` what GET /status answers; both are
+    called on worker threads. `trust_version` (the newest) and `wake` (a statement arrived, or an agent appeared
+    for the first time) are called on the hub's thread: they must return at once.
     """
 
     def __init__(
@@ -230,7 +231,8 @@ class HttpHub:
         return dsse.sign(canonical(delivery.plain()), DELIVERY_TYPE, self._signer)
 
     async def _trust(self, _request: Request) -> Response:
-        return JSONResponse({"links": list(await run_in_threadpool(self._trust_links))})
+        links = await run_in_threadpool(self._trust_links)
+        return JSONResponse({"links": [_plain(link) for link in links]})
 
     async def _tell_status(self, _request: Request) -> Response:
         return JSONResponse(dict(await run_in_threadpool(self._status)))
@@ -267,6 +269,11 @@ async def _hangs_up(request: Request) -> None:
     receive: Callable[[], Awaitable[Any]] = request.receive
     while (await receive())["type"] != "http.disconnect":
         pass
+
+
+def _plain(link: Any) -> Any:
+    """A link as JSON: models by their fields, bytes as base64; plain JSON as it is."""
+    return link.model_dump(mode="json", exclude_defaults=True) if isinstance(link, BaseModel) else link
 
 
 async def _healthz(_request: Request) -> Response:

@@ -188,9 +188,9 @@ class Mailbox:
                 cure="set the clock of the agent's host",
             )
         statements = list(self._statements(name, box.key, poll.statements))
-        fresh = False
         with self._lock:
             self._nonce(box, poll.nonce, monotonic)
+            fresh = name not in self._seen
             self._seen[name] = now
             for statement in statements:
                 fresh |= self._take(box, statement)
