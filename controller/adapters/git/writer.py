@@ -29,9 +29,11 @@ class Builder:
         """(ids oldest first, every new object) of `commits` stacked on `parent`."""
         sink = Sink()
         oids: list[str] = []
-        tree = self._store.root(parent) if parent is not None else EMPTY_TREE
-        # Taken out while it changes: a failed build must not leave a half-changed tree behind.
-        root = self._roots.pop(tree, None) or Root(tree, self._store.tree)
+        # Taken out while it changes: a failed build must not leave a half-changed tree behind. Known by commit,
+        # because reading the commit back would make libgit2 look through every pack again.
+        root = self._roots.pop(parent, None) if parent is not None else None
+        if root is None:
+            root = Root(self._store.root(parent) if parent is not None else EMPTY_TREE, self._store.tree)
         for commit in commits:
             tree = root.apply(commit.changes, sink)
             who = objects.encode_person(self._name, self._email, commit.at)
@@ -39,7 +41,8 @@ class Builder:
             parent = add_commit(sink, tree, parents, who, who, commit.message, signer)
             oids.append(parent)
         root.trim(_KEPT_DIRECTORIES)
-        self._roots[tree] = root
+        if oids:
+            self._roots[oids[-1]] = root
         while len(self._roots) > _KEPT_ROOTS:
             del self._roots[next(iter(self._roots))]
         return oids, sink
