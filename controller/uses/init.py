@@ -98,8 +98,8 @@ def init(
 ) -> Made:
     """A new repository from the scaffold, with trust-root.json and keys in `outside`, never in the repository.
 
-    Keys are made for the owner (unless `owner_signer` is theirs) and for the controller. Nothing is written
-    unless every file of the scaffold renders to a valid document. Raises UsageError("directory-in-use"),
+    Keys are made for the owner (unless `owner_signer` is theirs) and for the controller. No repository is
+    made unless every file of the scaffold renders to a valid document. Raises UsageError("directory-in-use"),
     UsageError("keys-inside"), Invalid with the first diagnostic.
     """
     _check_places(directory, outside)
