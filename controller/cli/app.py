@@ -61,8 +61,10 @@ def run(arguments: Sequence[str]) -> int:
     except (typer.Abort, KeyboardInterrupt):
         return 130
     except typer.TyperException as error:
+        words = error.format_message() if hasattr(error, "format_message") else str(error)
         where = getattr(getattr(error, "ctx", None), "command_path", "lockgate")
-        _say(f"usage: {getattr(error, 'format_message', lambda: str(error))()}, {where}; do {where} --help")
+        if words:  # without any command the help was shown already
+            _say(f"usage: {words}, {where}; do {where} --help")
         return 2
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -9,7 +9,7 @@ from controller.core.gates import Question
 from controller.core.opening import open_runs
 from controller.core.world import Decision, World
 from controller.ledger.canonical import canonical, digest
-from controller.model.entry import Actor, LockMade, TagMoved, What
+from controller.model.entry import Actor, LockMade, MainRefused, TagMoved, What
 
 
 def decide(world: World) -> Decision:
@@ -25,15 +25,24 @@ def decide(world: World) -> Decision:
 
 
 def accept_main(desk: Desk) -> None:
-    """Record that main moved on, or that it stands still and why."""
-    for refused in desk.world.refused:
-        who = (Actor(principal=refused.signer),) if refused.signer else ()
-        text = f"main: {refused.commit[:8]} refused, {refused.code}"
-        desk.event("main-refused", refused, "REFUSED", text, who=who, why={"code": refused.code})
+    """Record that main moved on, or that it stands still and why.
+
+    Accepting clears what stood refused, so commits taken back within this pass come before it.
+    """
+    for refused in desk.world.cured:
+        _refuse(desk, refused)
     accepted = desk.world.accepted
     if accepted is not None:
         text = f"main: accepted {accepted.tip[:8]}, {accepted.commits} commits"
         desk.event("accepted", accepted, "ACCEPTED", text)
+    for refused in desk.world.refused:
+        _refuse(desk, refused)
+
+
+def _refuse(desk: Desk, refused: MainRefused) -> None:
+    who = (Actor(principal=refused.signer),) if refused.signer else ()
+    text = f"main: {refused.commit[:8]} refused, {refused.code}"
+    desk.event("main-refused", refused, "REFUSED", text, who=who, why={"code": refused.code})
 
 
 def resolve_question(name: str, sha256: str, components: dict[str, str]) -> Question:

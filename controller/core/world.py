@@ -83,6 +83,7 @@ class World:
     runs: Mapping[str, Run]
     documents: Mapping[str, RunDocuments]
     facts: Facts
+    cured: tuple[MainRefused, ...] = ()
     accepted: Accepted | None = None
     refused: tuple[MainRefused, ...] = ()
     requests: tuple[tuple[Commit, RequestVerdict], ...] = ()

@@ -119,9 +119,11 @@ def _holds(repo: Repo, old: str, new: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class MainView:
-    """Main as judged in this pass, and what of it is not recorded yet."""
+    """Main as judged in this pass, and what of it is not recorded yet: commits that were refused and taken back
+    within this pass (`cured`), how far main was accepted, and what holds it back now (`refused`)."""
 
     state: MainState
+    cured: tuple[MainRefused, ...]
     accepted: Accepted | None
     refused: tuple[MainRefused, ...]
 
@@ -158,17 +160,16 @@ def view_main(
     standing = {refused.commit for refused in cursors.refused}
     refused = tuple(_refused(step) for step in state.refused if step.commit not in standing)
     accepted = None
-    if state.accepted != recorded or (ledger.commit is None or cursors.main is None):
+    if state.accepted != recorded:
         accepted = Accepted(
-            previous=cursors.main,
+            previous=recorded,
             tip=state.accepted,
             commits=len(state.newly),
             cured=tuple(commit for step in state.newly for commit in step.cured),
             slots=_slots(repo, recorded, state),
         )
-    # A commit that was refused and taken back within this pass is recorded too: it was pushed.
     cured = tuple(_refused(s) for s in state.newly if s.refused is not None and s.commit not in standing)
-    return MainView(state, accepted if accepted and accepted.tip != cursors.main else None, cured + refused)
+    return MainView(state, cured, accepted, refused)
 
 
 def _refused(step: Step) -> MainRefused:

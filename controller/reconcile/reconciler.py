@@ -141,6 +141,7 @@ class Reconciler:
             runs=self.runs,
             documents=self.documents,
             facts=self._facts(),
+            cured=self.view.cured,
             accepted=self.view.accepted,
             refused=self.view.refused,
             requests=tuple(
