@@ -7,6 +7,7 @@ import json
 import random
 import secrets
 import threading
+import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
@@ -22,6 +23,8 @@ from controller.ports import Signer
 
 ANSWER_LIMIT = 32 << 20
 CONNECT_SECONDS = 10.0
+IDLE_SECONDS = 45.0
+"""A connection unused for longer is made anew: the controller may have let go of it."""
 FIRST_DELAY = 0.1
 LAST_DELAY = 5.0
 _HTTP_REFUSALS = frozenset({400, 403, 408, 409, 413})
@@ -44,6 +47,7 @@ class Channel:
         self._port = parts.port
         self._prefix = parts.path.rstrip("/")
         self._connection: http.client.HTTPConnection | None = None
+        self._used = 0.0
 
     def request(self, method: str, path: str, body: bytes | None, timeout: float) -> tuple[int, bytes]:
         """One exchange; raises Unavailable("controller-unreachable")."""
@@ -54,7 +58,9 @@ class Channel:
                 connection.sock.settimeout(timeout)
             connection.request(method, self._prefix + path, body, {"Content-Type": "application/json"})
             answer = connection.getresponse()
-            return answer.status, answer.read(ANSWER_LIMIT)
+            data = answer.read(ANSWER_LIMIT)
+            self._used = time.monotonic()
+            return answer.status, data
         except (OSError, http.client.HTTPException) as error:
             self.close()
             raise Unavailable(
@@ -75,6 +81,10 @@ class Channel:
             self._connection = None
 
     def _connect(self) -> http.client.HTTPConnection:
+        idle = time.monotonic() - self._used
+        self._used = time.monotonic()
+        if idle > IDLE_SECONDS:
+            self.close()
         if self._connection is None:
             kind = http.client.HTTPSConnection if self._secure else http.client.HTTPConnection
             self._connection = kind(self._host, self._port, timeout=CONNECT_SECONDS)
@@ -203,11 +213,13 @@ class Loop:
             try:
                 self._step(fresh)
                 delay, fresh, last = FIRST_DELAY, False, ""
-            except LockgateError as error:
+            except Exception as error:
+                # Whatever it is, an agent that stopped talking would be lost: say it once, and go on.
                 fresh = True
-                if not self._stopping.is_set() and error.code != last:
-                    self._log(error.code, str(error))
-                last = error.code
+                code = error.code if isinstance(error, LockgateError) else "agent-error"
+                if not self._stopping.is_set() and code != last:
+                    self._log(code, str(error) or repr(error))
+                last = code
                 self._stopping.wait(delay * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, no secret
                 delay = min(delay * 2, LAST_DELAY)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import hashlib
 import json
@@ -60,6 +61,7 @@ class Executor:
         self._allow = tuple(allow)
         self._queue: queue.SimpleQueue[Order | None] = queue.SimpleQueue()
         self._stopping = threading.Event()
+        self._newest = 0
         self._lock = threading.Lock()
 
     def resume(self) -> None:
@@ -70,7 +72,12 @@ class Executor:
             assert line.envelope is not None
             payload = dsse.split(canonical(line.envelope)).payload
             self._log("order-resumed", f"{line.order}, which came as far as {line.state}")
-            self._queue.put(Order.model_validate(parse(payload)))
+            self._enqueue(Order.model_validate(parse(payload)))
+
+    def _enqueue(self, order: Order) -> None:
+        if order.action != "check":
+            self._newest = max(self._newest, order.entry_index)
+        self._queue.put(order)
 
     def take(self, order: Order, envelope: dict[str, Any]) -> None:
         """Accept a verified order once; a repetition is answered from the journal."""
@@ -79,7 +86,7 @@ class Executor:
             if line is None:
                 self._journal.receive(order.id, envelope, order.deadline, self._now())
                 reached("agent-received")
-                self._queue.put(order)
+                self._enqueue(order)
             elif line.report is not None:
                 self._outbox.add(digest(canonical(line.report)), line.report, report=True)
 
@@ -91,7 +98,16 @@ class Executor:
     def run(self) -> None:
         """Carry out orders until `stop`."""
         while (order := self._queue.get()) is not None and not self._stopping.is_set():
-            self._execute(order)
+            pause = RETRY_SECONDS
+            while not self._stopping.is_set():
+                try:
+                    self._execute(order)
+                    break
+                except Exception as error:
+                    # The answer could not be written down (a full disk): what was done is done, say it later.
+                    self._log("order-waits", f"{order.id}: {error!r}")
+                    self._stopping.wait(pause)
+                    pause = min(pause * 2, 30.0)
 
     def stop(self) -> None:
         """End `run` after the order in hand, which gives up waiting."""
@@ -102,7 +118,7 @@ class Executor:
         line = self._journal.line(order.id)
         assert line is not None
         begun = datetime.fromisoformat(line.received)
-        steps = _OrderSteps(order, self._journal, self._directory, self._now)
+        steps = _OrderSteps(order, self._journal, self._directory, self._now, lambda c: self._check(order, c))
         steps.note(f"{order.action} of {order.release}, run {order.run}, stage {order.stage}")
         states: dict[str, ComponentState] = {}
         code, message, sticker = "ok", f"{order.action} of {order.release}", None
@@ -112,6 +128,8 @@ class Executor:
             if self._stopping.is_set():
                 return
             code, message = error.code, str(error)
+        except OSError as error:
+            code, message = "target-io", f"this host refuses a file or process: {error}"
         except Exception as error:
             code, message = "agent-error", f"the agent failed in a way it does not know: {error!r}"
         steps.note(f"{code}: {message}")
@@ -148,8 +166,11 @@ class Executor:
     def _carry_out(self, order: Order, steps: _OrderSteps) -> tuple[dict[str, ComponentState], str | None]:
         """Do what the order says; what is merely out of reach is tried again until the deadline."""
         self._check_allowed(order)
+        out_of_reach: Unavailable | None = None
         while True:
             left = (order.deadline - self._now()).total_seconds()
+            if left <= 0 and out_of_reach is not None:
+                raise out_of_reach
             if left <= 0:
                 raise Refused(
                     "order-expired",
@@ -161,18 +182,29 @@ class Executor:
                 )
             try:
                 if order.action == "check":
-                    return self._check(order)
+                    return self._compare(order)
                 states = self._driver.deploy(order, left, steps)
                 sticker = write_sticker(self._directory, sticker_for(order, self._now()))
                 reached("agent-sticker-after")
                 return states, sticker
             except Unavailable as error:
+                out_of_reach = error
                 pause = error.retry_after or RETRY_SECONDS
                 steps.note(f"waiting {pause:.1f} s: {error}")
                 if pause >= left or self._stopping.wait(pause):
                     raise
 
-    def _check(self, order: Order) -> tuple[dict[str, ComponentState], str | None]:
+    def _check(self, order: Order, committed: bool) -> None:
+        """A deploy or rollback recorded later replaces this one; stopping leaves it to the next start."""
+        if self._stopping.is_set() or (self._newest > order.entry_index and not committed):
+            raise Refused(
+                "order-superseded",
+                "a later order came before this one was done",
+                where=f"order {order.id}",
+                cure="nothing: the later order is carried out",
+            )
+
+    def _compare(self, order: Order) -> tuple[dict[str, ComponentState], str | None]:
         """Compare what runs, and what the sticker says, with the order."""
         states = self._driver.states(order)
         running = {n: s for n, s in states.items() if order.components[n].role in ("primary", "sidecar")}
@@ -208,8 +240,11 @@ class Executor:
 class _OrderSteps:
     """One order's log and journal, as the driver's Steps."""
 
-    def __init__(self, order: Order, journal: Journal, directory: Path, now: Now) -> None:
+    def __init__(
+        self, order: Order, journal: Journal, directory: Path, now: Now, check: Callable[[bool], None]
+    ) -> None:
         self._order = order
+        self._check = check
         self._journal = journal
         self._now = now
         name = "".join(c if c.isalnum() or c in "-." else "_" for c in order.id)
@@ -217,7 +252,7 @@ class _OrderSteps:
         self._path.parent.mkdir(parents=True, exist_ok=True)
 
     def note(self, text: str) -> None:
-        with self._path.open("a", encoding="utf-8") as file:
+        with contextlib.suppress(OSError), self._path.open("a", encoding="utf-8") as file:
             file.write(f"{self._now().isoformat()} {text}\n")
 
     def advance(self, state: str) -> None:
@@ -230,7 +265,12 @@ class _OrderSteps:
         line = self._journal.line(self._order.id)
         return line is not None and component in line.ran
 
-    def digest(self) -> str:
+    def check(self, *, committed: bool = False) -> None:
+        self._check(committed)
+
+    def digest(self) -> str | None:
+        if not self._path.exists():
+            return None
         return "sha256:" + hashlib.sha256(self._path.read_bytes()).hexdigest()
 
 

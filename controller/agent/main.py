@@ -39,7 +39,11 @@ _MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm/v7"}
 
 @dataclass(frozen=True, slots=True)
 class AgentSettings:
-    """What an agent is started with; `allow` are patterns of image repositories, empty allows all."""
+    """What an agent is started with.
+
+    `allow` are patterns of image repositories, empty allows all; `docker_config` a file that `docker login`
+    wrote; `insecure` registries ("host:port") spoken to by plain http; `poll_seconds` how long a poll is held.
+    """
 
     trust_root: Path
     name: str
@@ -50,6 +54,8 @@ class AgentSettings:
     images: Path | None = None
     allow: tuple[str, ...] = ()
     platform: str = ""
+    docker_config: Path | None = None
+    insecure: tuple[str, ...] = ()
     poll_seconds: float = POLL_SECONDS
     stop_services: bool = False
 
@@ -102,6 +108,7 @@ class Agent:
             outbox=self._outbox,
             signer=signer,
             now=_now,
+            log=log,
         )
 
         def client() -> Client:
@@ -159,9 +166,16 @@ class Agent:
         # The HTTP stack is loaded only by an agent that pulls: idle agents stay small.
         from controller.adapters.registries import Registries
         from controller.adapters.registries.oci import OciRegistry
+        from controller.adapters.registries.oci_auth import docker_config_credentials
         from controller.agent.puller import Puller
 
-        registries = Registries(oci=OciRegistry(), images_dir=self._settings.images)
+        config = self._settings.docker_config
+        insecure = frozenset(self._settings.insecure)
+        if config is None:
+            oci = OciRegistry(insecure=insecure)
+        else:
+            oci = OciRegistry(insecure=insecure, credentials=docker_config_credentials(config))
+        registries = Registries(oci=oci, images_dir=self._settings.images)
         return Puller(registries, self._directory / "store")
 
 

@@ -53,7 +53,9 @@ class Sampler:
         outbox: Outbox,
         signer: Signer,
         now: Callable[[], datetime],
+        log: Callable[[str, str], None],
     ) -> None:
+        self._log = log
         self._agent = agent
         self._environment = environment
         self._driver = driver
@@ -105,7 +107,11 @@ class Sampler:
                 self._meter.look(self._driver.scrape())
                 due = time.monotonic()
             else:
-                self._sample(request)
+                try:
+                    self._sample(request)
+                except Exception as error:
+                    # A missing sample is unknown to the controller, and so it is; an ended thread would be worse.
+                    self._log("sample-failed", repr(error))
             active = request
             due = max(due + request.interval_seconds, time.monotonic())
 

@@ -46,7 +46,10 @@ def write_sticker(directory: Path, sticker: Sticker) -> str:
 
     A sticker of the same order is kept as it is, so that a resumed order does not change its time.
     """
-    present, digest = read_sticker(directory)
+    try:
+        present, digest = read_sticker(directory)
+    except Invalid:
+        present = digest = None
     if present is not None and digest is not None and present.order == sticker.order:
         return digest
     data = canonical(sticker.plain()) + b"\n"

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from controller.crashpoints import AGENT_POINTS
-from controller.model.order import Sample, SamplingRequest
+from controller.model.order import OrderComponent, Sample, SamplingRequest
 from tests.support.agents import RUN, World, component, fetch, make_world, service, until
 
 
@@ -78,6 +78,43 @@ def test_a_sick_version_leaves_the_former_one_running(world: World) -> None:
     assert report.sticker == before.sticker
     assert agent.endpoint("api") == endpoint
     assert fetch(endpoint) == "good"
+
+
+def test_a_later_order_ends_the_waiting_for_a_sick_version(world: World) -> None:
+    world.declare("web-1")
+    good = world.image("api", "v1", service("good"))
+    sick = world.image("api", "v2", service("sick", sick=True))
+    agent = world.agent("web-1")
+    world.deploy("web-1", {"api": component(good)})
+    waiting = world.order("web-1", {"api": component(sick)})
+    world.hub.deliver([world.prepare(waiting)])
+    until("its start", lambda: _answers_any(agent.directory, "candidates"))
+    back = world.deploy("web-1", {"api": component(good)}, action="rollback")
+    assert back.status == "succeeded"
+    assert world.report(waiting).code == "order-superseded"
+    assert fetch(agent.endpoint("api")) == "good"
+    assert len(_processes_in(agent.directory)) == 1
+
+
+def _answers_any(directory: Path, part: str) -> bool:
+    return bool(json.loads((directory / "services.json").read_bytes())[part])
+
+
+def test_what_is_out_of_reach_is_tried_again_until_the_deadline(world: World) -> None:
+    world.declare("web-1")
+    api = world.image("api", "v1", service("one"))
+    agent = world.agent("web-1")
+    until("the start", lambda: "agent-started" in agent.codes())
+    # A file where a folder must be: this host refuses, and says so.
+    (agent.directory / "versions").write_text("")
+    report = world.deploy("web-1", {"api": component(api)})
+    assert (report.status, report.code) == ("failed", "target-io")
+    (agent.directory / "versions").unlink()
+    lost = OrderComponent(repository="127.0.0.1:1/api", digest=api, run=RUN)
+    report = world.deploy("web-1", {"api": lost}, deadline=datetime.now(UTC) + timedelta(seconds=2))
+    assert report.status == "failed"
+    assert report.code.startswith("registry")
+    assert world.deploy("web-1", {"api": component(api)}).status == "succeeded"
 
 
 def test_bytes_that_do_not_match_the_digest_are_reported_and_not_run(world: World) -> None:

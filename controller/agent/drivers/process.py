@@ -7,7 +7,6 @@ repeated after a crash. Until the switch the old services run untouched.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 import time
@@ -55,6 +54,13 @@ class Steps(Protocol):
         """Whether it did so already, under this order."""
         ...
 
+    def check(self, *, committed: bool = False) -> None:
+        """Asked while waiting: raises when the order is not worth going on with.
+
+        With `committed` (a migration runs, and must not be torn off) only when the agent itself stops.
+        """
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Scraped:
@@ -81,9 +87,7 @@ class ProcessDriver:
     def start(self) -> None:
         """Take over after a restart of the agent: finish a switch, end half-started services, adopt the rest."""
         with self._lock:
-            for service in (*self._services.candidates.values(),):
-                processes.stop(service.proc, service.grace())
-            self._write(replace(self._services, candidates={}))
+            self._drop_candidates()
             self._finish_switch()
         self._supervisor.start()
 
@@ -100,6 +104,7 @@ class ProcessDriver:
         Refused("unhealthy"); the services that ran before then still run.
         """
         until = time.monotonic() + seconds
+        steps.check()
         versions = self._fetch(order, steps)
         with self._lock:
             if self._services.order != order.id:
@@ -188,14 +193,14 @@ class ProcessDriver:
             if steps.has_run(name) or (component.role == "migration" and mark in self._services.done):
                 steps.note(f"{name} ran here before")
                 continue
-            self._run_once(order, self._service(name, component, versions[name], order.variables), until)
+            self._run_once(order, self._service(name, component, versions[name], order.variables), until, steps)
             done = self._services.done if component.role == "init" else (*self._services.done, mark)
             first = {k: v for k, v in self._services.first.items() if k != name}
             self._write(replace(self._services, first=first, done=done))
             steps.ran(name)
             steps.note(f"{name} ended with status 0")
 
-    def _run_once(self, order: Order, service: Service, until: float) -> None:
+    def _run_once(self, order: Order, service: Service, until: float, steps: Steps) -> None:
         """Run to the end; one that was under way when the agent died is waited for, not started again."""
         name = service.component
         work = self._directory / "work"
@@ -207,7 +212,10 @@ class ProcessDriver:
             before = self._spawn(
                 service, lambda s: replace(self._services, first={**self._services.first, name: s}), status
             )
-        if not processes.wait(before.proc, until - time.monotonic()):
+        while not processes.wait(before.proc, min(0.25, until - time.monotonic())):
+            steps.check(committed=True)
+            if time.monotonic() < until:
+                continue
             processes.stop(before.proc, 1.0)
             raise _failed("init-failed", name, "an end before the deadline", "still running", self._tail(name))
         try:
@@ -221,28 +229,34 @@ class ProcessDriver:
     def _start_candidates(self, wanted: Mapping[str, Service], until: float, steps: Steps) -> dict[str, Service]:
         """Start what differs from what runs, and wait until all of it is healthy."""
         reached("agent-start-before")
+        self._drop_candidates()
         fresh: dict[str, Service] = {}
         try:
             for name, service in wanted.items():
                 current = self._services.current.get(name)
                 if current is not None and current.same_workload(service) and current.alive():
                     continue
-                fresh[name] = self._start_healthy(service, until)
+                fresh[name] = self._start_healthy(service, until, steps)
                 steps.note(f"started {name} as process {fresh[name].pid} on {fresh[name].ports}")
-        except LockgateError:
-            for service in self._services.candidates.values():
-                processes.stop(service.proc, service.grace())
-            self._write(replace(self._services, candidates={}))
+        except (LockgateError, OSError):
+            self._drop_candidates()
             raise
         reached("agent-start-after")
         return fresh
 
-    def _start_healthy(self, service: Service, until: float) -> Service:
+    def _drop_candidates(self) -> None:
+        """End what was started and never switched to."""
+        if self._services.candidates:
+            for service in self._services.candidates.values():
+                processes.stop(service.proc, service.grace())
+            self._write(replace(self._services, candidates={}))
+
+    def _start_healthy(self, service: Service, until: float, steps: Steps) -> Service:
         spec = service.spec()
         for attempt in range(1, ATTEMPTS + 1):
             ports = processes.free_ports(list(spec.ports))
             candidate = self._spawn(replace(service, ports=ports), self._with_candidate)
-            if self._becomes_healthy(candidate, spec, min(until, time.monotonic() + START_SECONDS)):
+            if self._becomes_healthy(candidate, spec, min(until, time.monotonic() + START_SECONDS), steps):
                 return candidate
             lived = candidate.alive()
             processes.stop(candidate.proc, candidate.grace())
@@ -256,10 +270,11 @@ class ProcessDriver:
             "start-failed", service.component, "a process that lives", "it ended", self._tail(service.component)
         )
 
-    def _becomes_healthy(self, service: Service, spec: Run, until: float) -> bool:
+    def _becomes_healthy(self, service: Service, spec: Run, until: float, steps: Steps) -> bool:
         pause = 0.02
         begun = time.monotonic()
         while service.alive() and time.monotonic() < until:
+            steps.check()
             settled = spec.health is not None or time.monotonic() - begun >= SETTLE_SECONDS
             if settled and service.healthy():
                 return True
@@ -350,12 +365,16 @@ class ProcessDriver:
             if service is None or service.alive():
                 return
             ports = processes.free_ports(list(service.ports), service.ports)
-            with contextlib.suppress(LockgateError):
+            try:
                 self._spawn(
                     replace(service, ports=ports),
                     lambda s: replace(self._services, current={**self._services.current, name: s}),
                 )
-            self._finish_switch()
+                self._finish_switch()
+            except (LockgateError, OSError) as error:
+                self._log("restart-failed", f"{name}: {error}")
+                # Watched as dead, it comes up for another start later.
+                self._supervisor.watch({n: s.proc for n, s in self._services.current.items()})
 
     def _write(self, services: Services) -> None:
         self._file.write(services)
