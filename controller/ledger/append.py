@@ -30,6 +30,12 @@ class RunChain:
     previous: str | None = None
     refs: tuple[EntryRef, ...] = ()
 
+    def extended(self, entry: Entry) -> RunChain:
+        """The chain after one more entry."""
+        sequence = entry.predicate.sequence or self.sequence
+        ref = EntryRef(sequence=sequence, kind=entry.kind, digest=entry.digest)
+        return RunChain(self.folder, sequence + 1, entry.digest, (*self.refs, ref))
+
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
@@ -83,6 +89,12 @@ def load(repo: Repo, tip: str) -> Ledger:
     Signatures are not checked again: that is verification's work. Raises Refused("state-mismatch" |
     "log-mismatch" | "chain-broken" | "object-corrupt") when the tree is not what the controller wrote.
     """
+    state, chains, entries = load_open(repo, tip)
+    return Ledger(tip, state, _load_log(repo, tip, state.cursors.index), chains, entries)
+
+
+def load_open(repo: Repo, tip: str) -> tuple[State, dict[str, RunChain], dict[str, tuple[Entry, ...]]]:
+    """The derived state at a commit (also inside a batch), and the open runs' chains and entries."""
     state = fold.load_state(repo, tip)
     chains: dict[str, RunChain] = {}
     entries: dict[str, tuple[Entry, ...]] = {}
@@ -93,9 +105,9 @@ def load(repo: Repo, tip: str) -> Ledger:
             for entry in found:
                 if (entry.predicate.sequence, entry.predicate.previous) != (chain.sequence, chain.previous):
                     raise Refused("chain-broken", "the open run's chain does not hold", where=entry.path)
-                chain = _extend(chain, entry)
+                chain = chain.extended(entry)
             chains[opened.run], entries[opened.run] = chain, found
-    return Ledger(tip, state, _load_log(repo, tip, state.cursors.index), chains, entries)
+    return state, chains, entries
 
 
 def run_entries(repo: Repo, commit: str, folder: str) -> tuple[Entry, ...]:
@@ -179,7 +191,7 @@ def prepare(
                 chains.pop(draft.run)
                 open_entries.pop(draft.run)
             else:
-                chains[draft.run] = _extend(chain, entry)
+                chains[draft.run] = chain.extended(entry)
                 open_entries[draft.run] = (*open_entries.get(draft.run, ()), entry)
         commits.append(NewCommit(changes, built.message, entry.predicate.at))
         entries.append(entry)
@@ -257,8 +269,3 @@ def _place(state: State, draft: Draft, chain: RunChain | None) -> Place:
     opened = state.open_run(draft.run)
     lock = opened.lock if opened is not None else None
     return Place(state.cursors.index, chain.folder, chain.sequence, chain.previous, lock)
-
-
-def _extend(chain: RunChain, entry: Entry) -> RunChain:
-    ref = EntryRef(sequence=chain.sequence, kind=entry.kind, digest=entry.digest)
-    return RunChain(chain.folder, chain.sequence + 1, entry.digest, (*chain.refs, ref))

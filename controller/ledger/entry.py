@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from controller.errors import Invalid, Refused
 from controller.ledger import dsse
 from controller.ledger.canonical import canonical, digest, parse_canonical
-from controller.ledger.statement import STATEMENT_TYPE, statement_model
+from controller.ledger.statement import STATEMENT_TYPE, Statement, statement_model
 from controller.model.entry import (
     EVENT_KINDS,
     KINDS,
@@ -94,15 +94,16 @@ def build(draft: Draft, place: Place, signer: Signer) -> Built:
     }
     if predicate_type(draft.kind) == TEST_RESULT:
         predicate |= test_result(draft.kind, draft.detail, place.lock)
+    named = subjects(draft.what.digests, draft.detail, place.lock)
     statement = {
         "_type": STATEMENT_TYPE,
-        "subject": subjects(predicate, draft.detail, place.lock, path),
+        "subject": _descriptors(named or [(path, digest(canonical(detail)))]),
         "predicateType": predicate_type(draft.kind),
         "predicate": predicate,
     }
     payload = canonical(statement)
     envelope = dsse.sign(payload, dsse.STATEMENT_PAYLOAD, signer)
-    entry = _typed(payload, digest(envelope), path)
+    entry, _ = _typed(payload, digest(envelope), path)
     files = {path: envelope}
     for name, data in draft.files.items():
         name = name.replace("{nnn}", f"{place.sequence or 0:03d}")
@@ -112,15 +113,21 @@ def build(draft: Draft, place: Place, signer: Signer) -> Built:
     return Built(path, envelope, entry, message_of(entry), files)
 
 
-def subjects(predicate: Mapping[str, Any], detail: Wire, lock: Pin | None, path: str) -> list[dict[str, Any]]:
-    """What the statement is about: images by digest, then the lock; else the entry's own detail."""
-    named = list(predicate["what"]["digests"].items())
+def subjects(digests: Mapping[str, str], detail: Wire, lock: Pin | None) -> list[tuple[str, str]]:
+    """What the statement is about, as (name, digest): images by name, then the lock.
+
+    Empty for an entry about nothing with a digest; its subject is the entry's path and the digest of its
+    canonical detail.
+    """
     if isinstance(detail, LockMade):
-        named = [*detail.components.items(), (detail.path, detail.sha256)]
-    elif lock is not None:
+        return [*sorted(detail.components.items()), (detail.path, detail.sha256)]
+    named = sorted(digests.items())
+    if lock is not None:
         named.append((lock.path, lock.sha256))
-    if not named:
-        named = [(path, digest(canonical(predicate["detail"])))]
+    return named
+
+
+def _descriptors(named: Iterable[tuple[str, str]]) -> list[dict[str, Any]]:
     return [{"name": name, "digest": {"sha256": value.removeprefix("sha256:")}} for name, value in named]
 
 
@@ -136,9 +143,7 @@ def test_result(kind: str, detail: Any, lock: Pin | None) -> dict[str, Any]:
         tests = [(item.target, item.result == "succeeded", item.result != "succeeded") for item in detail.results]
     return {
         "result": result,
-        "configuration": [
-            {"name": name, "digest": {"sha256": value.removeprefix("sha256:")}} for name, value in configuration
-        ],
+        "configuration": _descriptors(configuration),
         "passedTests": [name for name, passed, _ in tests if passed],
         "failedTests": [name for name, _, failed in tests if failed],
     }
@@ -159,7 +164,7 @@ def read(envelope: bytes, path: str, keys: Mapping[str, str] | None) -> Entry:
     With `keys` (key id → OpenSSH key) the signature is checked; None trusts the bytes. Raises
     Refused("envelope-malformed" | "not-canonical" | "envelope-signature") or Invalid("entry-invalid").
     """
-    return read_parts(split(envelope, keys), digest(envelope), path)
+    return read_parts(split(envelope, keys), digest(envelope), path)[0]
 
 
 def split(envelope: bytes, keys: Mapping[str, str] | None) -> dsse.Parts:
@@ -170,8 +175,8 @@ def split(envelope: bytes, keys: Mapping[str, str] | None) -> dsse.Parts:
     return parts
 
 
-def read_parts(parts: dsse.Parts, envelope_digest: str, path: str) -> Entry:
-    """The entry in an envelope already taken apart."""
+def read_parts(parts: dsse.Parts, envelope_digest: str, path: str) -> tuple[Entry, Statement]:
+    """The entry in an envelope already taken apart, and the statement it was read from."""
     if parts.payload_type != dsse.STATEMENT_PAYLOAD:
         raise Invalid(
             "entry-invalid",
@@ -183,7 +188,7 @@ def read_parts(parts: dsse.Parts, envelope_digest: str, path: str) -> Entry:
     return _typed(parts.payload, envelope_digest, path)
 
 
-def _typed(payload: bytes, envelope_digest: str, path: str) -> Entry:
+def _typed(payload: bytes, envelope_digest: str, path: str) -> tuple[Entry, Statement]:
     try:
         value = parse_canonical(payload)
     except Invalid as error:
@@ -209,9 +214,10 @@ def _typed(payload: bytes, envelope_digest: str, path: str) -> Entry:
     typed = statement.predicate
     fields = {name: getattr(typed, name) for name in Predicate.model_fields}
     fields["detail"] = predicate["detail"]
-    return Entry.model_construct(
+    entry = Entry.model_construct(
         predicate=Predicate.model_construct(**fields), detail=typed.detail, digest=envelope_digest, path=path
     )
+    return entry, statement
 
 
 def is_event(kind: str) -> bool:

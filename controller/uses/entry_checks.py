@@ -1,0 +1,277 @@
+"""What must hold for each evidence entry besides its place: a registry of checks, one rule a function.
+
+Each check gets one entry with everything its commit added and says what is wrong as (code, path, message).
+A rule that looks at single entries is one more function in ENTRY_CHECKS.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from controller.core.gates import decision_digest
+from controller.core.parse import parse
+from controller.errors import LockgateError
+from controller.ledger import dsse, fold
+from controller.ledger.append import header
+from controller.ledger.canonical import canonical, digest, parse_canonical
+from controller.ledger.entry import Place, read, subjects, test_result
+from controller.ledger.statement import Statement
+from controller.model.agent import Agent
+from controller.model.entry import (
+    TEST_RESULT,
+    Deployed,
+    Entry,
+    Evaluated,
+    Gates,
+    Inputs,
+    LockMade,
+    Opened,
+    Ordered,
+    RolledBack,
+    TargetResult,
+    Verified,
+    predicate_type,
+)
+from controller.model.history import Change
+from controller.model.keys import key_id
+from controller.model.lock import ReleaseLock
+from controller.model.order import body_of
+from controller.ports import Repo
+
+Problem = tuple[str, str, str]
+_BESIDE = re.compile(r"(inputs|reports|logs|links)/[A-Za-z0-9._-]+")
+_ARTIFACT = re.compile(r"artifacts/sha256/([0-9a-f]{2})/(\1[0-9a-f]{62})")
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """One entry under examination: `records` and `blobs` are what its commit added and the bytes."""
+
+    commit: str
+    entry: Entry
+    statement: Statement
+    place: Place
+    records: Sequence[Change]
+    blobs: Mapping[str, bytes]
+
+    def beside(self, folder: str) -> Iterator[tuple[str, bytes]]:
+        """(path, bytes) of what the commit added to a folder of the run."""
+        prefix = f"{self.place.folder}/{folder}/"
+        return ((c.path, self.blobs[c.path]) for c in self.records if c.path.startswith(prefix))
+
+
+class Seen:
+    """What the checks remember of open runs: the lock's components and the agents' keys, read once a run."""
+
+    def __init__(self, repo: Repo) -> None:
+        self._repo = repo
+        self._locks: dict[str, tuple[fold.LockRecord, Mapping[str, str]] | None] = {}
+        self._agents: dict[str, Mapping[str, str]] = {}
+
+    def forget(self, run: str) -> None:
+        """The run is sealed: nothing more of it will come."""
+        self._locks.pop(run, None)
+        self._agents.pop(run, None)
+
+    def lock(self, subject: Subject, release: str) -> tuple[fold.LockRecord, Mapping[str, str]] | None:
+        """The lock that evidence recorded for the run's release, with its components."""
+        run = subject.entry.predicate.run or ""
+        found = self._locks.get(run)
+        if found is None:
+            found = self._locks[run] = self._read_lock(subject.commit, release)
+        return found
+
+    def _read_lock(self, commit: str, release: str) -> tuple[fold.LockRecord, Mapping[str, str]] | None:
+        record = fold.lookup_lock(self._repo, commit, release)
+        file = self._repo.file(commit, record.event) if record is not None else None
+        if record is None or file is None:
+            return None
+        detail = read(self._repo.read(file.blob), record.event, None).detail
+        return (record, detail.components) if isinstance(detail, LockMade) else None
+
+    def open(self, run: str, detail: Opened) -> None:
+        """Keep the keys of the agents that the run pinned, by agent."""
+        keys: dict[str, str] = {}
+        for pin in detail.pins:
+            if pin.path.startswith("agents/"):
+                document = parse(pin.path, self._repo.read(pin.blob)).document
+                if isinstance(document, Agent):
+                    keys[document.metadata.name] = " ".join(document.spec.public_key.split()[:2])
+        self._agents[run] = keys
+
+    def agents(self, subject: Subject) -> Mapping[str, str]:
+        """The keys of the run's agents; read from its opened entry where the walk began later."""
+        run = subject.entry.predicate.run or ""
+        if run not in self._agents:
+            path = f"{subject.place.folder}/001-opened.dsse.json"
+            file = self._repo.file(subject.commit, path)
+            if file is not None:
+                detail = read(self._repo.read(file.blob), path, None).detail
+                if isinstance(detail, Opened):
+                    self.open(run, detail)
+        return self._agents.get(run, {})
+
+
+def records_belong(seen: Seen, subject: Subject) -> Iterator[Problem]:
+    """Beside its entry a commit adds only files of the same run, and artifacts named by their digest."""
+    entry, folder = subject.entry, subject.place.folder
+    for change in subject.records:
+        path = change.path
+        artifact = _ARTIFACT.fullmatch(path)
+        if artifact is not None:
+            if digest(subject.blobs[path]) != f"sha256:{artifact[2]}":
+                yield "digest-mismatch", path, "the artifact is not what its name says"
+        elif path == f"{folder}/run.json":
+            if not isinstance(entry.detail, Opened) or subject.blobs[path] != header(entry):
+                yield "record-misplaced", path, "the run's header is not what its first entry says"
+        elif path != entry.path and not (
+            folder is not None and path.startswith(f"{folder}/") and _BESIDE.fullmatch(path[len(folder) + 1 :])
+        ):
+            yield "record-misplaced", path, "the file belongs to another entry or to none"
+    if isinstance(entry.detail, Opened) and f"{folder}/run.json" not in subject.blobs:
+        yield "record-misplaced", f"{folder}/run.json", "the run has no header"
+
+
+def subject_holds(seen: Seen, subject: Subject) -> Iterator[Problem]:
+    """The statement's subject, and the vetted predicate's members, follow from the rest of the entry."""
+    entry, lock = subject.entry, subject.place.lock
+    named = subjects(entry.predicate.what.digests, entry.detail, lock)
+    named = named or [(entry.path, digest(canonical(entry.predicate.detail)))]
+    if [(item.name, f"sha256:{item.digest.sha256}") for item in subject.statement.subject] != named:
+        yield "subject-mismatch", entry.path, "the subject is not what the entry is about"
+    if predicate_type(entry.kind) == TEST_RESULT:
+        members = subject.statement.predicate.model_dump(
+            mode="json", by_alias=True, include={"result", "configuration", "passed_tests", "failed_tests"}
+        )
+        if members != test_result(entry.kind, entry.detail, lock):
+            yield "subject-mismatch", entry.path, "the test result is not what the detail says"
+
+
+def digests_are_the_locks(seen: Seen, subject: Subject) -> Iterator[Problem]:
+    """What a run deploys is what the lock of its release says, component by component."""
+    entry, detail = subject.entry, subject.entry.detail
+    what = entry.predicate.what
+    if entry.predicate.run is None or what.release is None or not what.digests:
+        return
+    found = seen.lock(subject, what.release)
+    if found is None:
+        yield "lock-mismatch", entry.path, f"no entry records a lock of {what.release}"
+        return
+    record, components = found
+    if what.digests != components or what.manifest_digest != record.manifest_digest:
+        yield "lock-mismatch", entry.path, f"the digests are not those of the lock of {what.release}"
+    elif isinstance(detail, Inputs) and (detail.lock.path, detail.lock.sha256) != (record.path, record.sha256):
+        yield "lock-mismatch", entry.path, f"the inputs name another lock than that of {what.release}"
+    elif isinstance(detail, Ordered) and detail.action != "rollback" and detail.components != components:
+        yield "lock-mismatch", entry.path, "the orders are not for what the lock says"
+
+
+def lock_is_its_content(seen: Seen, subject: Subject) -> Iterator[Problem]:
+    """A lock entry says of its content what the content says."""
+    detail = subject.entry.detail
+    if not isinstance(detail, LockMade):
+        return
+    content = detail.content.encode()
+    document = parse(detail.path, content).document
+    if digest(content) != detail.sha256 or not isinstance(document, ReleaseLock):
+        yield "lock-mismatch", subject.entry.path, "the content is no lock, or not the one its digest names"
+        return
+    spec = document.spec
+    if (spec.manifest_digest, {name: item.digest for name, item in spec.components.items()}) != (
+        detail.manifest_digest,
+        detail.components,
+    ):
+        yield "lock-mismatch", subject.entry.path, "the entry's digests are not those of its content"
+
+
+def inputs_are_committed(seen: Seen, subject: Subject) -> Iterator[Problem]:
+    """The input files hash to what the inputs entry says."""
+    detail = subject.entry.detail
+    if not isinstance(detail, Inputs):
+        return
+    if detail.digest != digest(canonical(detail.files)):
+        yield "digest-mismatch", subject.entry.path, "the inputs digest is not over the files' digests"
+    for name, expected in detail.files.items():
+        path = f"{subject.place.folder}/inputs/{name}.json"
+        if path not in subject.blobs or digest(subject.blobs[path]) != expected:
+            yield "digest-mismatch", path, "the input file is missing or not what the entry says"
+
+
+def decision_holds(seen: Seen, subject: Subject) -> Iterator[Problem]:
+    """The decision digest follows from the verdicts."""
+    detail = subject.entry.detail
+    if isinstance(detail, Gates) and detail.decision != decision_digest(detail.verdicts):
+        yield "gates-mismatch", subject.entry.path, "the decision digest is not over these verdicts"
+
+
+def reports_are_the_agents(seen: Seen, subject: Subject) -> Iterator[Problem]:
+    """Agents' statements are recorded verbatim, signed by the pinned agents, and named by their digest."""
+    detail = subject.entry.detail
+    files = list(subject.beside("reports"))
+    lines = {digest(line): line for _, data in files for line in data.split(b"\n") if line}
+    if isinstance(detail, (Deployed, RolledBack, Verified)):
+        yield from _results_hold(subject, detail.results, lines)
+    elif isinstance(detail, Evaluated):
+        if files and digest(b"".join(data for _, data in files)) != detail.statements:
+            yield "report-mismatch", files[0][0], "the statements are not those the verdict was made from"
+    elif files:
+        yield "record-misplaced", files[0][0], "this kind of entry has no reports"
+    if not lines:
+        return
+    agents = seen.agents(subject)
+    by_id = {key_id(key): (name, key) for name, key in agents.items()}
+    for line in lines.values():
+        problem = _statement_problem(line, by_id, subject.entry.predicate.run)
+        if problem is not None:
+            yield "report-signature", files[0][0], problem
+
+
+def _results_hold(
+    subject: Subject, results: tuple[TargetResult, ...], lines: Mapping[str, bytes]
+) -> Iterator[Problem]:
+    for result in results:
+        if result.report is None:
+            continue
+        line = lines.get(result.report)
+        if line is None:
+            yield "report-mismatch", subject.entry.path, f"the report of {result.target} is not on record"
+            continue
+        said = parse_canonical(dsse.split(line).payload)["predicate"]
+        if (said["order"], said["target"], said.get("manifestDigest"), said.get("healthy")) != (
+            result.order,
+            result.target,
+            result.manifest_digest,
+            result.healthy,
+        ):
+            yield "report-mismatch", subject.entry.path, f"{result.target} reported something else"
+
+
+def _statement_problem(line: bytes, agents: Mapping[str, tuple[str, str]], run: str | None) -> str | None:
+    try:
+        parts = dsse.split(line)
+        name, key = agents.get(parts.keyid, ("", ""))
+        if not name:
+            return "a statement is signed by no agent that the run pinned"
+        dsse.check(parts, {parts.keyid: key})
+        body = body_of(parse_canonical(parts.payload))
+    except (LockgateError, ValueError) as error:
+        return f"a statement does not hold: {error}"
+    speaker = getattr(body, "agent", None) or getattr(body, "target", None)
+    if speaker != name or body.run != run:
+        return f"a statement of {name} speaks for {speaker} in {body.run}"
+    return None
+
+
+Check = Callable[[Seen, Subject], Iterator[Problem]]
+ENTRY_CHECKS: tuple[Check, ...] = (
+    records_belong,
+    subject_holds,
+    digests_are_the_locks,
+    lock_is_its_content,
+    inputs_are_committed,
+    decision_holds,
+    reports_are_the_agents,
+)
+"""Every rule over single entries, in the order findings are reported."""

@@ -1,0 +1,437 @@
+"""Walking the evidence branch: every commit checked on its own, and folded into the state it must leave.
+
+The walk is the controller's own fold and log over again. It can begin at any commit, from the state that
+commit's tree holds, so that a long branch is walked in segments side by side; the segments are joined by
+comparing the state each ends in with the one the next began from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from controller.core.trust import CONTROLLER, TrustState
+from controller.errors import Invalid, LockgateError, Refused
+from controller.ledger import dsse, fold, log
+from controller.ledger.append import RunChain, load, load_open, seal_root
+from controller.ledger.backing import revert_of
+from controller.ledger.canonical import digest
+from controller.ledger.entry import Place, entry_path, message_of, read_parts, run_folder
+from controller.ledger.log import Log
+from controller.ledger.statement import Statement
+from controller.model.entry import (
+    Accepted,
+    Entry,
+    EvidenceRepaired,
+    Genesis,
+    LockMade,
+    MainRefused,
+    Opened,
+    RequestJudged,
+    Sealed,
+)
+from controller.model.history import Change, Commit
+from controller.model.keys import key_id
+from controller.ports import Repo
+from controller.uses.entry_checks import ENTRY_CHECKS, Seen, Subject
+from controller.uses.findings import Finding, rule_of
+
+RECORDS = ("runs/", "events/", "artifacts/")
+DERIVED = ("open/", "state/")
+_FILE = 0o100644
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What every segment is judged on. `trusts` are all candidates by version: whether main really accepted
+    one is judged afterwards, from `Facts.keys`. `main` maps main's first-parent commits to their position."""
+
+    project: str
+    genesis: str
+    origin: str
+    trusts: Mapping[int, tuple[TrustState, ...]]
+    main: Mapping[str, int]
+
+
+@dataclass(slots=True)
+class Facts:
+    """What the entries say about the other branches, each with the evidence commit that says it."""
+
+    entries: int = 0
+    runs: int = 0
+    keys: dict[tuple[str, int], tuple[str, str]] = field(default_factory=dict)
+    observed: dict[tuple[str, int], str] = field(default_factory=dict)
+    requests_seen: dict[str, str] = field(default_factory=dict)
+    accepted: list[tuple[str, str]] = field(default_factory=list)
+    refused: dict[str, tuple[str, str]] = field(default_factory=dict)
+    requests: list[tuple[RequestJudged, datetime, int, str]] = field(default_factory=list)
+    locks: list[tuple[str, str, str]] = field(default_factory=list)
+    reverts: dict[tuple[str, str], str | None] = field(default_factory=dict)
+    repaired: list[str] = field(default_factory=list)
+    run_ids: set[str] = field(default_factory=set)
+
+    def join(self, later: Facts) -> None:
+        """Add what a later segment found."""
+        self.entries += later.entries
+        self.runs += later.runs
+        self.keys = later.keys | self.keys
+        self.observed = later.observed | self.observed
+        self.requests_seen = later.requests_seen | self.requests_seen
+        self.refused = later.refused | self.refused
+        self.accepted += later.accepted
+        self.requests += later.requests
+        self.locks += later.locks
+        self.reverts |= later.reverts
+        self.repaired += later.repaired
+        self.run_ids |= later.run_ids
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """Where a segment begins or ends: derived state, log and open chains; equal edges join."""
+
+    state: fold.State = field(default_factory=fold.State)
+    log: Log = field(default_factory=Log)
+    chains: Mapping[str, RunChain] = field(default_factory=dict)
+
+
+def edge_at(repo: Repo, commit: str) -> Edge:
+    """The edge that a commit's tree claims. Raises Refused or Invalid as `append.load`."""
+    ledger = load(repo, commit)
+    return Edge(ledger.state, ledger.log, ledger.chains)
+
+
+class Walk:
+    """One pass over consecutive evidence commits after `last` (None: from the branch's root)."""
+
+    def __init__(self, repo: Repo, ground: Ground, edge: Edge, last: str | None) -> None:
+        self._repo = repo
+        self._ground = ground
+        self._state, self._log, self._chains = edge.state, edge.log, dict(edge.chains)
+        self._last = self._good = last
+        self._foreign: list[tuple[str, str, str]] = []
+        self._leaves: list[bytes] = []
+        self._seen = Seen(repo)
+        self.facts = Facts()
+        self.findings: list[Finding] = []
+
+    def run(self, commits: Iterable[str], progress: Callable[[], None] | None = None) -> Edge:
+        """Walk the commits in order; findings and facts gather here. Returns the edge it ends in."""
+        for oid in commits:
+            try:
+                self._step(oid)
+            except (Refused, Invalid) as error:
+                path = error.where if error.where != oid else ""
+                self._find(error.code, oid, path, error.what)
+                self._resume(oid)
+            self._last = oid
+            if progress is not None:
+                progress()
+        self._give_up_foreign()
+        if self._leaves:
+            self._find(
+                "log-mismatch",
+                self._last or "",
+                log.CHECKPOINT,
+                f"the log does not cover the last {len(self._leaves)} entries",
+            )
+        return Edge(self._state.forget_written(), self._log, self._chains)
+
+    # --- one commit --------------------------------------------------------------------------------------
+
+    def _step(self, oid: str) -> None:
+        commit = self._repo.commit(oid)
+        defect = self._defect(commit)
+        if defect is not None:
+            self._foreign.append((oid, *defect))
+            return
+        changes = self._changes(commit)
+        records: list[Change] = []
+        derived: dict[str, Change] = {}
+        tiles: dict[str, Change] = {}
+        blobs: dict[str, bytes] = {}
+        sound = True
+        for change in changes:
+            path = change.path
+            if path.startswith(RECORDS):
+                if change.old is not None or change.new is None or change.new.mode != _FILE:
+                    sound = False
+                    what = "is removed" if change.new is None else "is changed" if change.old else "is no file"
+                    self._find("record-changed", oid, path, f"a record {what}; records are only added")
+                records.append(change)
+            elif path.startswith(DERIVED):
+                derived[path] = change
+            elif path.startswith(log.ROOT):
+                tiles[path] = change
+            else:
+                self._find("record-misplaced", oid, path, "nothing of the controller's belongs here")
+            if change.new is not None:
+                blobs[path] = self._read(oid, change.new.blob, path)
+        if sound:
+            read = self._entry(commit, records, blobs)
+            if read is not None:
+                self._fold(commit, Subject(oid, *read, self._place(read[0]), records, blobs), derived)
+        else:
+            self._resume(oid)
+        self._tiles(commit, tiles, blobs)
+        self._good = oid
+
+    def _read(self, oid: str, blob: str, path: str) -> bytes:
+        try:
+            return self._repo.read(blob)
+        except Refused as error:
+            raise Refused(error.code, f"{error.what} ({error.got})", where=path) from error
+
+    def _defect(self, commit: Commit) -> tuple[str, str] | None:
+        """Why a commit is not the controller's, or None."""
+        expected = (self._last,) if self._last is not None else ()
+        if commit.malformed is not None:
+            return commit.malformed, "the commit object breaks a rule of its own"
+        if commit.parents != expected:
+            return "foreign-evidence", f"the branch is not linear here: {len(commit.parents)} parents"
+        if commit.signature == "bad":
+            return "signature-invalid", "the commit's signature does not hold"
+        if commit.key is None:
+            return "foreign-evidence", "the commit is not signed"
+        if not self._controller_key(commit.key, commit.committer.at):
+            return "foreign-evidence", "the commit is not signed by the controller"
+        return None
+
+    def _controller_key(self, key: str, at: datetime) -> bool:
+        return any(holds_controller(trust, key, at) for trusts in self._ground.trusts.values() for trust in trusts)
+
+    def _changes(self, commit: Commit) -> list[Change]:
+        """What the commit changes, over foreign commits when it is the one that repairs them."""
+        changes = self._repo.changes(self._last, commit.id)
+        if not self._foreign:
+            return changes
+        over = self._repo.changes(self._good, commit.id)
+        if any(change.path.endswith("-evidence-repaired.dsse.json") for change in over):
+            return over
+        self._give_up_foreign()
+        return changes
+
+    def _give_up_foreign(self) -> None:
+        for oid, code, message in self._foreign:
+            self._find(code, oid, "", message)
+        self._foreign = []
+
+    # --- its entry ---------------------------------------------------------------------------------------
+
+    def _entry(
+        self, commit: Commit, records: Sequence[Change], blobs: Mapping[str, bytes]
+    ) -> tuple[Entry, Statement] | None:
+        paths = [change.path for change in records if change.path.endswith(".dsse.json")]
+        if len(paths) != 1:
+            self._find("entry-count", commit.id, "", f"a commit adds one entry, this one adds {len(paths)}")
+            self._resume(commit.id)
+            return None
+        (path,) = paths
+        data = blobs[path]
+        found = digest(data)
+        self._leaves.append(log.leaf_hash(log.digest_bytes(found)))
+        try:
+            parts = dsse.split(data)
+            entry, statement = read_parts(parts, found, path)
+            key = self._envelope_key(parts.keyid, entry)
+            dsse.check(parts, {parts.keyid: key})
+        except (Refused, Invalid) as error:
+            self._find(error.code, commit.id, path, error.what)
+            self._resume(commit.id)
+            return None
+        version = entry.predicate.observed.trust_version
+        assert commit.key is not None
+        if not any(
+            holds_controller(t, commit.key, commit.committer.at) for t in self._ground.trusts.get(version, ())
+        ):
+            self._find("foreign-evidence", commit.id, path, f"not the controller's key in trust version {version}")
+        if version < self._state.cursors.trust_version:
+            self._find("trust-rollback", commit.id, path, "the entry was made under an older trust version")
+        for used in {commit.key, key}:
+            self.facts.keys.setdefault((used, version), (commit.id, path))
+        return entry, statement
+
+    def _envelope_key(self, keyid: str, entry: Entry) -> str:
+        """The controller's key of that id under the trust version the entry was made under."""
+        predicate = entry.predicate
+        for trust in self._ground.trusts.get(predicate.observed.trust_version, ()):
+            for key in trust.keys_of_role(CONTROLLER):
+                if key_id(key) == keyid and holds_controller(trust, key, predicate.at):
+                    return key
+        raise Refused("envelope-signature", "the entry is signed by a key that is not the controller's then")
+
+    def _fold(self, commit: Commit, subject: Subject, derived: Mapping[str, Change]) -> None:
+        entry, place = subject.entry, subject.place
+        predicate, state = entry.predicate, self._state
+        opened = isinstance(entry.detail, Opened)
+        if predicate.index != state.cursors.index:
+            self._find(
+                "index-gap", commit.id, entry.path, f"index {predicate.index} follows {state.cursors.index - 1}"
+            )
+            self._resume(commit.id)
+            return
+        if not opened and predicate.run is not None and predicate.run not in self._chains:
+            self._find("run-not-open", commit.id, entry.path, f"{predicate.run} is not open")
+            self._resume(commit.id)
+            return
+        if entry.path != entry_path(place, entry.kind, predicate.at):
+            self._find("record-misplaced", commit.id, entry.path, "the entry stands in another place than it says")
+        if predicate.sequence != place.sequence:
+            self._find(
+                "sequence-gap", commit.id, entry.path, f"sequence {predicate.sequence}, not {place.sequence}"
+            )
+        if predicate.previous != place.previous:
+            self._find("chain-broken", commit.id, entry.path, "it does not link to the run's entry before it")
+        if commit.message != message_of(entry):
+            self._find("trailers-mismatch", commit.id, entry.path, "the commit message is not what the entry says")
+        last = state.cursors.at
+        if (last is not None and predicate.at < last) or int(predicate.at.timestamp()) != int(
+            commit.committer.at.timestamp()
+        ):
+            self._find("clock-rewound", commit.id, entry.path, "its time goes back or is not the commit's")
+        for check in ENTRY_CHECKS:
+            for code, path, message in check(self._seen, subject):
+                self._find(code, commit.id, path, message)
+        after = fold.apply(state, entry)
+        self._compare(commit.id, fold.derived_files(state, after), derived, subject.blobs)
+        self._state = after.forget_written()
+        self._chain(commit.id, entry, place)
+        self._note(commit.id, entry)
+
+    def _place(self, entry: Entry) -> Place:
+        predicate = entry.predicate
+        index = self._state.cursors.index
+        if predicate.run is None or predicate.environment is None:
+            return Place(index)
+        if isinstance(entry.detail, Opened):
+            return Place(index, run_folder(predicate.environment, predicate.at, predicate.run), 1)
+        chain, opened = self._chains.get(predicate.run), self._state.open_run(predicate.run)
+        if chain is None:
+            return Place(index)
+        lock = opened.lock if opened is not None else None
+        return Place(index, chain.folder, chain.sequence, chain.previous, lock)
+
+    def _chain(self, oid: str, entry: Entry, place: Place) -> None:
+        run = entry.predicate.run
+        if run is None or place.folder is None:
+            return
+        if isinstance(entry.detail, Sealed):
+            refs = self._chains.pop(run, RunChain(place.folder)).refs
+            if (entry.detail.entries, entry.detail.root) != (refs, seal_root(refs)):
+                self._find("seal-mismatch", oid, entry.path, "the seal is not over the run's entries")
+            self._seen.forget(run)
+            return
+        self._chains[run] = (self._chains.get(run) or RunChain(place.folder)).extended(entry)
+
+    # --- what the commit leaves --------------------------------------------------------------------------
+
+    def _compare(
+        self,
+        oid: str,
+        expected: Mapping[str, bytes | None],
+        found: Mapping[str, Change],
+        blobs: Mapping[str, bytes],
+    ) -> None:
+        """open/ and state/ must change as the fold says; a file folded to equal bytes does not change."""
+        for path, data in expected.items():
+            change = found.get(path)
+            if change is not None:
+                same = blobs.get(path) == data
+            else:
+                before = self._repo.file(oid, path)
+                same = (before is None) if data is None else before is not None and before.blob == blob_id(data)
+            if not same:
+                self._find("state-mismatch", oid, path, "the derived file is not what the entries add up to")
+        for path in found.keys() - expected.keys():
+            self._find("state-mismatch", oid, path, "the entry does not change this derived file")
+
+    def _tiles(self, commit: Commit, tiles: Mapping[str, Change], blobs: Mapping[str, bytes]) -> None:
+        """A commit that touches the log must bring it exactly to its own entry."""
+        if not tiles:
+            return
+        edge, expected = self._log.append(self._leaves)
+        self._log, self._leaves = edge, []
+        for path in sorted((expected.keys() | tiles.keys()) - {log.CHECKPOINT}):
+            if path not in tiles or path not in expected or blobs.get(path) != expected[path]:
+                self._find("log-mismatch", commit.id, path, "the tile is not what the entries add up to")
+        data = blobs.get(log.CHECKPOINT)
+        if data is None:
+            self._find("log-mismatch", commit.id, log.CHECKPOINT, "the log changed without a checkpoint")
+            return
+        keys = {key_id(commit.key): commit.key} if commit.key is not None else {}
+        try:
+            said = log.open_checkpoint(data, self._ground.origin, keys)
+        except (Refused, Invalid) as error:
+            self._find(error.code, commit.id, log.CHECKPOINT, error.what)
+            return
+        if (said.size, said.root) != (edge.size, edge.root):
+            self._find("log-mismatch", commit.id, log.CHECKPOINT, "the checkpoint is not that of the entries")
+
+    # --- keeping -----------------------------------------------------------------------------------------
+
+    def _note(self, oid: str, entry: Entry) -> None:
+        """Facts about the other branches, judged when those are."""
+        facts, detail, predicate = self.facts, entry.detail, entry.predicate
+        observed = predicate.observed
+        facts.entries += 1
+        if observed.main is not None:
+            facts.observed.setdefault((observed.main, observed.trust_version), oid)
+        if observed.requests is not None:
+            facts.requests_seen.setdefault(observed.requests, oid)
+        if isinstance(detail, Opened) and predicate.run is not None:
+            facts.runs += 1
+            facts.run_ids.add(predicate.run)
+        elif isinstance(detail, Accepted):
+            facts.accepted.append((detail.tip, oid))
+        elif isinstance(detail, MainRefused):
+            facts.refused.setdefault(detail.commit, (detail.code, oid))
+        elif isinstance(detail, RequestJudged):
+            facts.requests.append((detail, predicate.at, observed.trust_version, oid))
+        elif isinstance(detail, LockMade):
+            facts.locks.append((detail.path, detail.sha256, oid))
+        elif isinstance(detail, Genesis):
+            if (detail.project, detail.genesis) != (self._ground.project, self._ground.genesis):
+                self._find("genesis-mismatch", oid, entry.path, "the branch answers to another trust root")
+        elif isinstance(detail, EvidenceRepaired):
+            self._repaired(oid, detail, entry.path)
+        elif isinstance(detail, Sealed) and predicate.environment is not None:
+            place = self._state.environments.get(predicate.environment)
+            revert = revert_of(place) if place is not None else None
+            if revert is not None and revert[0] == predicate.run:
+                facts.reverts[revert[0], revert[1]] = revert[2]
+        if predicate.index == 0 and not isinstance(detail, Genesis):
+            self._find("genesis-mismatch", oid, entry.path, "the branch does not begin with a genesis entry")
+
+    def _repaired(self, oid: str, detail: EvidenceRepaired, path: str) -> None:
+        removed = tuple(commit for commit, _, _ in self._foreign)
+        if (removed, self._good) == (detail.removed, detail.restored):
+            self.facts.repaired += removed
+            self._foreign = []
+            return
+        self._give_up_foreign()
+        self._find("entry-invalid", oid, path, "the repair does not name what stood on the branch")
+
+    def _resume(self, oid: str) -> None:
+        """Go on after a commit that could not be folded, from what its tree claims, so that one defect is
+        one finding; a tree that cannot be read leaves the state as it was."""
+        self._good = oid
+        try:
+            self._state, self._chains, _ = load_open(self._repo, oid)
+        except LockgateError:
+            return
+
+    def _find(self, code: str, oid: str, path: str, message: str) -> None:
+        self.findings.append(Finding(code, oid, path, rule_of(code), message))
+
+
+def holds_controller(trust: TrustState, key: str, at: datetime) -> bool:
+    """Whether `key` is the controller's at `at` under this trust."""
+    name = trust.principal_of(key, at)
+    return name is not None and trust.holds(name, CONTROLLER)
+
+
+def blob_id(data: bytes) -> str:
+    """The Git object id of a blob with these bytes."""
+    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()

@@ -1,0 +1,77 @@
+"""The requests branch: every commit has exactly one verdict on record, and none was granted that may not be."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from controller.core.requests import judge_request
+from controller.core.trust import TrustState
+from controller.errors import Invalid, Refused
+from controller.model.entry import RequestJudged
+from controller.uses.findings import Finding, RefusedCommit, rule_of
+from controller.uses.whole_history import Answer, History
+
+_SECTION = "requests 13"
+
+
+def audit_requests(history: History) -> Answer:
+    """Compare the requests branch with the verdicts in evidence; commits after the last verdict are pending."""
+    facts, tip, ref = history.facts, history.tips.requests, history.root.refs.requests
+    findings: list[Finding] = []
+    refused: list[RefusedCommit] = []
+    try:
+        chain = history.repo.chain(tip) if tip is not None else []
+    except Refused as error:
+        return [Finding(error.code, tip or "", "", rule_of(error.code), error.what)], []
+    places = {oid: place for place, oid in enumerate(chain) if oid not in history.ground.main}
+    judged: set[str] = set()
+    last = -1
+    seen: set[str] = set()
+    for detail, at, version, oid in facts.requests:
+        if detail.commit not in places:
+            text = f"the judged request {detail.commit[:12]} is not on the requests branch"
+            findings.append(Finding("requests-rewound", oid, "", rule_of("requests-rewound"), text))
+            continue
+        if detail.commit in judged:
+            text = f"the request {detail.commit[:12]} has a second verdict"
+            findings.append(Finding("request-judged-twice", oid, "", rule_of("request-judged-twice"), text))
+        judged.add(detail.commit)
+        last = max(last, places[detail.commit])
+        try:
+            problem = _granted_wrongly(history, detail, at, version, seen)
+        except (Refused, Invalid) as error:
+            problem = error.code, error.what
+        if problem is not None:
+            findings.append(Finding(problem[0], oid, "", rule_of(problem[0], _SECTION), problem[1]))
+        if not detail.accepted:
+            refused.append(RefusedCommit(detail.commit, ref, detail.code, detail.message))
+        if detail.request is not None:
+            seen.add(detail.request)
+    for oid, place in places.items():
+        if place <= last and oid not in judged:
+            text = "the request has no verdict, and later ones have"
+            findings.append(Finding("request-unjudged", oid, "", rule_of("request-unjudged"), text))
+    for seen_tip, oid in facts.requests_seen.items():
+        if seen_tip not in places:
+            text = f"an entry was made from requests {seen_tip[:12]}, which the branch does not hold"
+            findings.append(Finding("requests-rewound", oid, "", rule_of("requests-rewound"), text))
+    return findings, refused
+
+
+def _granted_wrongly(
+    history: History, detail: RequestJudged, at: datetime, version: int, seen: set[str]
+) -> tuple[str, str] | None:
+    """Why an accepted request may not have been accepted, or None. A refusal needs no second opinion."""
+    repo = history.repo
+    commit = repo.commit(detail.commit)
+    changes = repo.changes(commit.parents[0] if commit.parents else None, commit.id)
+    data = repo.read(changes[0].new.blob) if len(changes) == 1 and changes[0].new is not None else None
+    if not detail.accepted:
+        return None
+    trusts: tuple[TrustState, ...] = history.ground.trusts.get(version, ())
+    verdicts = [judge_request(commit, changes, data, trust, history.root.project, at, seen) for trust in trusts]
+    if any(verdict.accepted for verdict in verdicts):
+        return None
+    if not verdicts:
+        return "observed-unknown", f"no trust version {version} is known"
+    return verdicts[0].code, f"request {commit.id[:12]} was accepted: {verdicts[0].message}"

@@ -1,0 +1,153 @@
+"""Verification of the whole history from the pinned root: main, requests and evidence, every rule, every commit.
+
+Nothing of what is verified is trusted: the root comes from outside, every signature is checked, derived files
+are rebuilt and compared, and main is judged by the same code that the controller runs. What is found wrong is a
+finding, never an exception.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from controller.core.accept import genesis_state
+from controller.core.trust import TrustState, VerifySsh
+from controller.errors import Invalid, LockgateError, Refused
+from controller.ledger.log import origin_of
+from controller.model.documents import TRUST_PATH
+from controller.model.trustroot import TrustRoot
+from controller.ports import Repo
+from controller.uses import segments
+from controller.uses.evidence_walk import Edge, Facts, Ground, edge_at
+from controller.uses.findings import Finding, RefusedCommit, VerifyReport, rule_of
+from controller.uses.main_audit import audit_main
+from controller.uses.requests_audit import audit_requests
+from controller.uses.whole_history import Answer, History
+
+__all__ = ["HISTORY_CHECKS", "Finding", "History", "VerifyReport", "verify"]
+
+
+HISTORY_CHECKS: tuple[Callable[[History], Answer], ...] = (audit_main, audit_requests)
+"""Rules over more than one branch or entry. Each gets the walked history and returns findings and refused
+commits; a new rule is one more function here."""
+
+
+def verify(
+    repo: Repo,
+    root: TrustRoot,
+    *,
+    verify_ssh: VerifySsh,
+    run: str | None = None,
+    since: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> VerifyReport:
+    """Verify main, requests and evidence from genesis.
+
+    `run` keeps only the findings about one run; `since` walks only the evidence after a commit that was
+    verified before. `progress(done, total)` counts evidence commits. Raises Invalid("run-not-found"),
+    Invalid("commit-not-found") for a `since` off the branch, and Unavailable when the origin does not answer.
+    """
+    tips = repo.observe()
+    findings: list[Finding] = []
+    refused: list[RefusedCommit] = []
+    try:
+        genesis = genesis_state(repo, root)
+        positions = {oid: place for place, oid in enumerate(repo.chain(tips.main))} if tips.main else {}
+        if root.genesis not in positions:
+            raise Refused("genesis-mismatch", "main does not descend from the pinned genesis commit")
+    except (Refused, Invalid) as error:
+        finding = Finding(error.code, root.genesis, _path(error), rule_of(error.code), error.what)
+        return VerifyReport(False, 0, 0, 0, (), (finding,))
+    ground = Ground(
+        project=root.project,
+        genesis=root.genesis,
+        origin=origin_of(root.project, root.genesis),
+        trusts=_trusts(repo, positions, genesis.trust),
+        main=positions,
+    )
+    facts, edge = Facts(), Edge()
+    commits: list[str] = []
+    if tips.evidence is None:
+        findings.append(
+            Finding(
+                "evidence-missing", "", root.refs.evidence, rule_of("evidence-missing"), "there is no evidence"
+            )
+        )
+    else:
+        try:
+            commits = repo.chain(tips.evidence)
+        except Refused as error:
+            findings.append(_finding(error, tips.evidence))
+        last, begin = _begin(repo, commits, since)
+        facts, found, edge = segments.walk(repo, ground, begin, last, _after(commits, last), progress)
+        findings += found
+    history = History(repo, root, tips, verify_ssh, ground, facts, edge)
+    for check in HISTORY_CHECKS:
+        found, listed = check(history)
+        findings += found
+        refused += listed
+    if run is not None:
+        if run not in facts.run_ids:
+            raise Invalid("run-not-found", f"there is no run {run}", cure="list them with `lockgate runs`")
+        findings = [finding for finding in findings if f"/{run}/" in finding.path or not finding.path]
+    refused += [
+        RefusedCommit(oid, root.refs.evidence, "foreign-evidence", "removed again") for oid in facts.repaired
+    ]
+    unique = tuple(dict.fromkeys(_in_order(findings, positions, commits)))
+    return VerifyReport(not unique, len(commits), facts.entries, facts.runs, tuple(refused), unique)
+
+
+def _in_order(findings: list[Finding], main: dict[str, int], evidence: list[str]) -> list[Finding]:
+    """Main first, then evidence, each in the order of its commits; other commits at the end."""
+    places: dict[str, tuple[int, int]] = {oid: (1, place) for place, oid in enumerate(evidence)}
+    places |= {oid: (0, place) for oid, place in main.items()}
+    return sorted(findings, key=lambda f: (places.get(f.commit, (2, 0)), f.path, f.code, f.message))
+
+
+def _begin(repo: Repo, commits: list[str], since: str | None) -> tuple[str | None, Edge]:
+    if since is None:
+        return None, Edge()
+    found = [oid for oid in commits if oid.startswith(since)]
+    if len(found) != 1:
+        raise Invalid("commit-not-found", f"{since} names no commit of the evidence branch")
+    try:
+        return found[0], edge_at(repo, found[0])
+    except LockgateError as error:
+        raise Invalid(
+            "commit-not-found", f"verification cannot begin after {since}: {error.what}", cure="leave --since out"
+        ) from error
+
+
+def _after(commits: list[str], last: str | None) -> list[str]:
+    return commits if last is None else commits[commits.index(last) + 1 :]
+
+
+def _trusts(repo: Repo, main: dict[str, int], genesis: TrustState) -> dict[int, tuple[TrustState, ...]]:
+    """Every trust document that ever stood on main, by version: candidates, which judging main confirms."""
+    found: dict[int, tuple[TrustState, ...]] = {genesis.version: (genesis,)}
+    blobs: set[str] = set()
+    for trust in _documents(repo, main, blobs):
+        known = found.get(trust.version, ())
+        if all(trust.sha256 != other.sha256 for other in known):
+            found[trust.version] = (*known, trust)
+    return found
+
+
+def _documents(repo: Repo, main: dict[str, int], blobs: set[str]) -> Iterator[TrustState]:
+    for oid in main:
+        try:
+            file = repo.file(oid, TRUST_PATH)
+            if file is not None and file.blob not in blobs:
+                blobs.add(file.blob)
+                yield TrustState.parse(repo.read(file.blob))
+        except (Refused, Invalid):
+            continue  # judging main says what is wrong with it
+
+
+def _path(error: LockgateError) -> str:
+    return error.where if "/" in error.where and " " not in error.where else ""
+
+
+def _finding(error: LockgateError, commit: str) -> Finding:
+    return Finding(
+        error.code, commit, _path(error), rule_of(error.code), f"{error.what} ({error.got or error.where})"
+    )
