@@ -7,10 +7,21 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from controller.core.gates import decision_digest
 from controller.ledger.canonical import canonical, digest
+from controller.ledger.dsse import STATEMENT_PAYLOAD, sign
 from controller.ledger.entry import run_id
 from controller.model import entry as e
-from controller.model.order import order_id
+from controller.model.lock import (
+    Candidates,
+    LockedComponent,
+    ReleaseLock,
+    ReleaseLockSpec,
+    lock_bytes,
+    manifest_digest,
+)
+from controller.model.order import ComponentState, Report, order_id, statement_of
+from controller.ports import Signer
 
 START = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
 WHO = (e.Actor(principal="controller", key_id="c" * 64),)
@@ -37,6 +48,9 @@ class Story:
         self.last: dict[str, e.CompletedRun] = {}
         self.locks: dict[str, e.Pin] = {}
         self.components: dict[str, dict[str, str]] = {}
+        self.content: dict[str, bytes] = {}
+        self.manifests: dict[str, str] = {}
+        self.agents: dict[str, tuple[e.Pin, Signer]] = {}
 
     def draft(
         self,
@@ -93,25 +107,50 @@ class Story:
         )
         return self.draft("request", detail, result="ACCEPTED" if accepted else "REFUSED")
 
-    def lock(self, release: str, content: bytes | None = None) -> e.Draft:
+    def lock(self, release: str) -> e.Draft:
+        """A lock entry; `content[release]` is the file that main gets."""
         components = {name: sha(f"{release}/{name}") for name in ("api", "web", "worker")}
-        if content is None:
-            content = canonical({"release": release, "components": components})
+        manifest = manifest_digest(components)
+        content = lock_file(release, components, self.at)
         path = f"releases/{release}.lock.yaml"
         blob = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
         self.locks[release] = e.Pin(path=path, blob=blob, sha256=digest(content))
+        self.content[release] = content
         self.components[release] = components
+        self.manifests[release] = manifest
         detail = e.LockMade(
             release=release,
             path=path,
-            manifest_digest=sha(release),
+            manifest_digest=manifest,
             release_digest=sha(f"{release}.yaml"),
             sha256=digest(content),
             components=components,
             content=content.decode(),
         )
-        what = e.What(release=release, manifest_digest=sha(release), digests=components)
+        what = e.What(release=release, manifest_digest=manifest, digests=components)
         return self.draft("lock", detail, what=what)
+
+    def report(self, run: str, target: str, release: str, digests: Mapping[str, str]) -> bytes:
+        """The signed statement of a target's agent that it deployed."""
+        body = Report(
+            order=order_id(run, 0, 1, target, "deploy"),
+            run=run,
+            stage=0,
+            attempt=1,
+            target=target,
+            action="deploy",
+            sequence=1,
+            status="succeeded",
+            code="ok",
+            message="",
+            release=release,
+            manifest_digest=self.manifests[release],
+            components={name: ComponentState(digest=value, running=True) for name, value in digests.items()},
+            healthy=True,
+            started=self.at,
+            finished=self.at,
+        )
+        return sign(canonical(statement_of(body)), STATEMENT_PAYLOAD, self.agents[target][1])
 
     def run(
         self,
@@ -128,7 +167,7 @@ class Story:
             raise KeyError(f"lock {release} first")
         number = self.numbers[env] = self.numbers.get(env, 0) + 1
         commit = commit or self.main
-        run, manifest, lock = run_id(env, number, commit), sha(release), self.locks[release]
+        run, manifest, lock = run_id(env, number, commit), self.manifests[release], self.locks[release]
         digests = self.components[release]
         what = e.What(release=release, manifest_digest=manifest, environment=env, targets=targets, digests=digests)
         pin = e.Pin(path=f"promotions/{env}.yaml", blob=git(env + release), sha256=sha(env + release))
@@ -147,20 +186,21 @@ class Story:
             authors=("alice",),
             not_before=None,
             expires=None,
-            pins=(pin,),
+            pins=(pin, *(agent for agent, _ in self.agents.values())),
             previous=self.last.get(env),
             supersedes=None,
             carried=(),
         )
+        input_file = canonical({"run": run})
         inputs = e.Inputs(
             lock=lock,
             manifest_digest=manifest,
             approval_subject=sha("subject"),
             targets=targets,
             stages=(e.StagePlan(percent=100, targets=targets),),
-            files={},
+            files={"lock": digest(input_file)},
             missing=(),
-            digest=sha("inputs"),
+            digest=digest(canonical({"lock": digest(input_file)})),
         )
         verdict = e.Verdict(
             gate="freeze",
@@ -193,11 +233,17 @@ class Story:
         criterion = e.Criterion(
             name="errors", state="passed", value=0.001, samples=6, failures=0, message="below 0.01"
         )
-        report = b'{"line":1}\n'
+        said = {target: self.report(run, target, release, digests) for target in targets if target in self.agents}
+        lines = b"".join(line + b"\n" for line in said.values())
+        deployed = tuple(
+            result.model_copy(update={"report": digest(said[result.target])} if result.target in said else {})
+            for result in results("deploy")
+        )
+        reports = {"reports/{nnn}-stage-1.jsonl": lines} if lines else {}
         steps: list[tuple[str, e.Wire, dict[str, bytes]]] = [
             ("opened", opened, {}),
-            ("inputs", inputs, {"inputs/lock.json": canonical({"run": run})}),
-            ("gates", gates_of(inputs, verdict), {}),
+            ("inputs", inputs, {"inputs/lock.json": input_file}),
+            ("gates", gates_of(verdict), {}),
             (
                 "ordered",
                 e.Ordered(
@@ -211,7 +257,7 @@ class Story:
                 ),
                 {},
             ),
-            ("deployed", e.Deployed(stage=0, attempt=1, results=results("deploy")), {}),
+            ("deployed", e.Deployed(stage=0, attempt=1, results=deployed), reports),
             (
                 "evaluated",
                 e.Evaluated(
@@ -220,7 +266,7 @@ class Story:
                     verdict="passed" if end == "completed" else "failed",
                     criteria=(criterion,),
                     since=self.at,
-                    statements=digest(report if end == "reported" else b""),
+                    statements=digest(b""),
                 ),
                 {},
             ),
@@ -251,11 +297,28 @@ class Story:
         return drafts
 
 
-def gates_of(inputs: e.Inputs, *verdicts: e.Verdict) -> e.Gates:
-    """A gates detail with the decision digest that its verdicts and the inputs add up to."""
-    decision = {
-        "inputs": inputs.digest,
-        "policies": [verdict.policy for verdict in verdicts],
-        "verdicts": [verdict.wire() for verdict in verdicts],
+def gates_of(*verdicts: e.Verdict) -> e.Gates:
+    """A gates detail with the decision digest that its verdicts add up to."""
+    return e.Gates(stage=0, aggregate="PASS", verdicts=verdicts, decision=decision_digest(verdicts))
+
+
+def lock_file(release: str, components: Mapping[str, str], at: datetime) -> bytes:
+    """The lock of a release, as the controller would commit it."""
+    locked = {
+        name: LockedComponent(
+            repository=f"registry.example.com/{name}",
+            digest=value,
+            media_type="application/vnd.oci.image.manifest.v1+json",
+            candidates=Candidates(count=1, digest=sha("tags")),
+        )
+        for name, value in components.items()
     }
-    return e.Gates(stage=0, aggregate="PASS", verdicts=verdicts, decision=digest(canonical(decision)))
+    spec = ReleaseLockSpec(
+        manifest_digest=manifest_digest(components),
+        release_digest=sha(f"{release}.yaml"),
+        components=locked,
+        resolved_at=at,
+        resolver="lockgate",
+    )
+    values = {"apiVersion": "lockgate.dev/v1", "kind": "ReleaseLock", "metadata": {"name": release}, "spec": spec}
+    return lock_bytes(ReleaseLock.model_validate(values))

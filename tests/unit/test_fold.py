@@ -10,9 +10,14 @@ from controller.errors import Refused
 from controller.ledger.append import Ledger, Prepared, genesis_drafts, prepare
 from controller.ledger.fold import State, apply, completed_path, derived_files, lock_path
 from controller.model import entry as e
+from controller.model.lock import manifest_digest
 from tests.support.evidence import START, Story, git, sha
 
 SIGNER = KeySigner(ed25519.Ed25519PrivateKey.generate())
+
+
+def manifest(n: int) -> str:
+    return manifest_digest({name: sha(f"shop-{n}/{name}") for name in ("api", "web", "worker")})
 
 
 def begin(*drafts: e.Draft, story: Story) -> Prepared:
@@ -30,7 +35,7 @@ def test_a_completed_promotion_becomes_what_runs() -> None:
     here = state.environments["dev"]
     assert (here.release, here.manifest_digest, here.run) == (
         "shop-1",
-        sha("shop-1"),
+        manifest(1),
         "dev-1-" + git("genesis")[:8],
     )
     assert here.digests == story.components["shop-1"]
@@ -39,11 +44,11 @@ def test_a_completed_promotion_becomes_what_runs() -> None:
     assert here.last_run is not None
     assert here.last_run.phase == "completed"
     assert {name: (t.manifest_digest, t.healthy) for name, t in here.targets.items()} == {
-        "a": (sha("shop-1"), True),
-        "b": (sha("shop-1"), True),
+        "a": (manifest(1), True),
+        "b": (manifest(1), True),
     }
     assert state.open == {}
-    assert state.completed["dev", sha("shop-1")].release == "shop-1"
+    assert state.completed["dev", manifest(1)].release == "shop-1"
     assert state.locks["shop-1"].index == 1
     assert state.cursors.index == 10
     assert state.cursors.runs == {"dev": 1}
@@ -57,7 +62,7 @@ def test_a_rolled_back_run_leaves_what_ran() -> None:
     assert (here.release, here.run, here.history) == (before.release, before.run, before.history)
     assert here.last_run is not None
     assert (here.last_run.phase, here.last_run.release) == ("rolled_back", "shop-2")
-    assert ("dev", sha("shop-2")) not in after.completed
+    assert ("dev", manifest(2)) not in after.completed
 
 
 def test_history_is_a_stack_of_ten_and_rollback_pops() -> None:
@@ -88,8 +93,8 @@ def test_only_a_reported_success_changes_what_a_target_runs() -> None:
     run[4] = run[4].model_copy(update={"detail": run[4].detail.model_copy(update={"results": results})})
     targets = more(ledger, *run[:5]).state.environments["dev"].targets
     assert targets.keys() == {"a", "b"}
-    assert (targets["a"].manifest_digest, targets["a"].healthy) == (sha("shop-1"), False)
-    assert (targets["b"].manifest_digest, targets["b"].healthy) == (sha("shop-1"), True)
+    assert (targets["a"].manifest_digest, targets["a"].healthy) == (manifest(1), False)
+    assert (targets["b"].manifest_digest, targets["b"].healthy) == (manifest(1), True)
 
 
 def test_refused_commits_stand_until_main_moves() -> None:
@@ -149,7 +154,7 @@ def test_derived_files_are_the_difference() -> None:
     assert seen[1] == {cursors, lock_path("shop-1")}
     assert seen[2] == {cursors, "state/dev.json", "open/dev"}
     assert seen[4] == {cursors}  # a gates entry changes nothing else
-    assert seen[9] == {cursors, "state/dev.json", "open/dev", completed_path("dev", sha("shop-1"))}
+    assert seen[9] == {cursors, "state/dev.json", "open/dev", completed_path("dev", manifest(1))}
     assert derived_files(State(), state)["state/dev.json"] == done.commits[9].changes["state/dev.json"]
     assert done.commits[9].changes["open/dev"] is None
 
