@@ -105,11 +105,9 @@ class Stage:
             text = path.read_text()
             if name.endswith(".j2"):
                 name = name.removesuffix(".j2")
-                text = (
-                    jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)
-                    .from_string(text)
-                    .render(keys=keys)
-                )  # noqa: S701 - YAML, not HTML
+                # The files are YAML: HTML's escapes would corrupt them.
+                environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)  # noqa: S701
+                text = environment.from_string(text).render(keys=keys)
             files[name] = text.encode()
         return files
 

@@ -131,6 +131,7 @@ class Controller:
     def run(self) -> None:
         """Listen for agents and reconcile until `stop`."""
         self.hub.start()
+        self._cel.warm()
         try:
             self.loop.run()
         finally:

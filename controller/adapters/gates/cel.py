@@ -42,6 +42,15 @@ class CelWorker:
                 self._kill()
                 return {"error": "cost-exceeded", "message": "the rule ended its worker process"}
 
+    def warm(self) -> None:
+        """Start the worker now, beside whatever the caller does next."""
+
+        def start() -> None:
+            with self._lock, contextlib.suppress(OSError, ValueError):
+                self._running()
+
+        threading.Thread(target=start, name="cel-warm", daemon=True).start()
+
     def close(self) -> None:
         """End the worker."""
         with self._lock:

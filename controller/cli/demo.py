@@ -1,0 +1,47 @@
+"""`demo`: the whole story on this machine."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from controller.errors import UsageError
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("demo")(demo)
+
+
+def demo(
+    directory: Annotated[
+        Path | None, typer.Option("--dir", help="Where to play it (must be empty); by default a temporary folder.")
+    ] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave everything behind to look at.")] = False,
+) -> None:
+    """A promotion, a canary that fails, two refused attempts and an audit, with real parts, in a minute."""
+    from controller.demo.story import play
+
+    if directory is not None and directory.exists() and any(directory.iterdir()):
+        raise UsageError(
+            "directory-not-empty",
+            "the demo needs a folder of its own",
+            where=str(directory),
+            expected="an empty or new folder",
+            got="files in it",
+            cure="name another --dir",
+        )
+    folder = (directory or Path(tempfile.mkdtemp(prefix="lockgate-demo-"))).absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        code = play(folder)
+    finally:
+        if not keep:
+            shutil.rmtree(folder, ignore_errors=True)
+    if keep:
+        typer.echo(f"\nEverything is in {folder}.")
+    raise typer.Exit(code)
