@@ -90,9 +90,7 @@ class Repo(Protocol):
         """An object's kind ("commit", "tree", "blob") and bytes, checked against its id."""
         ...
 
-    def append(
-        self, ref: str, expected: str | None, commits: Sequence[NewCommit], signer: Signer
-    ) -> list[str]:
+    def append(self, ref: str, expected: str | None, commits: Sequence[NewCommit], signer: Signer) -> list[str]:
         """Write `commits` in order on top of `expected`, sign each, and swap `ref` once, durably.
 
         `expected=None` creates the ref. Returns the new commit ids, oldest first. Raises Conflict("ref-moved")
@@ -134,11 +132,17 @@ class AgentHub(Protocol):
     """
 
     def declare(self, agents: Mapping[str, AgentKey]) -> None:
-        """Replace the set of agents that may poll; an agent left out is refused from now on."""
+        """Replace the set of agents that may poll; an agent left out is refused from now on.
+
+        One whose key or environment changed starts anew: its open orders must be delivered again.
+        """
         ...
 
     def deliver(self, orders: Sequence[PreparedOrder]) -> None:
-        """Offer orders to their agents until they report or are cancelled; idempotent by order id."""
+        """Offer orders to their agents until they report or are cancelled; idempotent by order id.
+
+        Raises Refused("agent-unknown"), with none of them offered, when an agent is not declared.
+        """
         ...
 
     def cancel(self, order_ids: Sequence[str]) -> None:

@@ -133,13 +133,33 @@ def wait(proc: Proc, seconds: float) -> bool:
 
 
 def stop(proc: Proc, grace: float) -> None:
-    """End a process and its group: SIGTERM, then SIGKILL after `grace` seconds. Only this very process."""
+    """End a process and its group: SIGTERM, then SIGKILL after `grace` seconds. Only this very process.
+
+    Whatever of its group outlives it is killed too, each by its own identity.
+    """
     if alive(proc):
+        members = _group(proc.pid)
         _signal(proc, signal.SIGTERM)
         if not wait(proc, grace) and alive(proc):
             _signal(proc, signal.SIGKILL)
             wait(proc, 5.0)
+        for member in members:
+            if alive(member):
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(member.pid, signal.SIGKILL)
     reap(proc)
+
+
+def _group(leader: int) -> list[Proc]:
+    """The members of a process group besides its leader."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != leader:
+            with contextlib.suppress(OSError):
+                if os.getpgid(int(entry.name)) == leader:
+                    member = identify(int(entry.name))
+                    found += [member] if member else []
+    return found
 
 
 def _signal(proc: Proc, number: int) -> None:
