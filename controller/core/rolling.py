@@ -14,6 +14,7 @@ from controller.core.world import RunDocuments
 from controller.ledger.canonical import digest
 from controller.model.entry import (
     Control,
+    Criterion,
     Deployed,
     Evaluated,
     Ordered,
@@ -275,8 +276,9 @@ def judge_stage(desk: Desk, run: Run) -> bool:
         since=run.evaluating_since or desk.now,
         statements=digest(lines),
     )
-    worst = next((c for c in verdict.criteria if c.state != "passed"), None)
-    text = f"stage {run.stage + 1}: {chosen}" + (f", {worst.name}: {worst.message}" if worst else "")
+    text = f"stage {run.stage + 1}: {chosen}"
+    if chosen != "passed":
+        text += f", {decisive(verdict.criteria)}"
     desk.record(
         run,
         "evaluated",
@@ -312,8 +314,13 @@ def failure_text(run: Run) -> str:
     """Why the current stage is not good, in one line."""
     if run.evaluated is None:
         return "the stage was not evaluated"
-    bad = [c for c in run.evaluated.criteria if c.state != "passed"]
-    return "; ".join(f"{c.name}: {c.message}" for c in bad) or "the stage did not pass"
+    return decisive(run.evaluated.criteria)
+
+
+def decisive(criteria: Sequence[Criterion]) -> str:
+    """The criteria that decided against a stage: those that failed, else those that stayed unknown."""
+    failed = [c for c in criteria if c.state == "failed"] or [c for c in criteria if c.state == "unknown"]
+    return "; ".join(f"{c.name}: {c.message}" for c in failed) or "the stage did not pass"
 
 
 def fail(desk: Desk, run: Run, code: str, reason: str) -> bool:
