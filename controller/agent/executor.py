@@ -13,6 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from controller.agent.drivers.launch import safe_name
 from controller.agent.drivers.process import ProcessDriver
 from controller.agent.journal import Journal
 from controller.agent.outbox import Outbox
@@ -247,8 +248,7 @@ class _OrderSteps:
         self._check = check
         self._journal = journal
         self._now = now
-        name = "".join(c if c.isalnum() or c in "-." else "_" for c in order.id)
-        self._path = directory / "logs" / "orders" / f"{name}.log"
+        self._path = directory / "logs" / "orders" / f"{safe_name(order.id)}.log"
         self._path.parent.mkdir(parents=True, exist_ok=True)
 
     def note(self, text: str) -> None:

@@ -7,7 +7,6 @@ repeated after a crash. Until the switch the old services run untouched.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,13 +15,14 @@ from pathlib import Path
 from typing import Protocol
 
 from controller.agent.drivers import processes
+from controller.agent.drivers.launch import environment, failed, resolve, safe_name
 from controller.agent.drivers.processes import Proc
 from controller.agent.drivers.services import Service, Services, ServicesFile, started
 from controller.agent.drivers.supervisor import Supervisor
 from controller.agent.drivers.versions import Version, Versions
 from controller.agent.probe import Series
 from controller.crashpoints import reached
-from controller.errors import LockgateError, Refused
+from controller.errors import LockgateError
 from controller.model.component import Run
 from controller.model.order import ComponentState, Order, OrderComponent
 
@@ -205,7 +205,7 @@ class ProcessDriver:
         name = service.component
         work = self._directory / "work"
         work.mkdir(exist_ok=True)
-        status = work / f"{name}.{_safe(order.id)}.status"
+        status = work / f"{name}.{safe_name(order.id)}.status"
         before = self._services.first.get(name)
         if before is None or not (status.exists() or before.alive()) or before.env != service.env:
             status.unlink(missing_ok=True)
@@ -217,14 +217,14 @@ class ProcessDriver:
             if time.monotonic() < until:
                 continue
             processes.stop(before.proc, 1.0)
-            raise _failed("init-failed", name, "an end before the deadline", "still running", self._tail(name))
+            raise failed("init-failed", name, "an end before the deadline", "still running", self._tail(name))
         try:
             code = status.read_text().strip()
         except FileNotFoundError:
             code = "killed"
         status.unlink(missing_ok=True)
         if code != "0":
-            raise _failed("init-failed", name, "exit status 0", f"status {code}", self._tail(name))
+            raise failed("init-failed", name, "exit status 0", f"status {code}", self._tail(name))
 
     def _start_candidates(self, wanted: Mapping[str, Service], until: float, steps: Steps) -> dict[str, Service]:
         """Start what differs from what runs, and wait until all of it is healthy."""
@@ -261,12 +261,12 @@ class ProcessDriver:
             lived = candidate.alive()
             processes.stop(candidate.proc, candidate.grace())
             if lived:
-                raise _failed(
+                raise failed(
                     "unhealthy", service.component, "a good health check", "none", self._tail(service.component)
                 )
             if attempt == ATTEMPTS or time.monotonic() > until:
                 break
-        raise _failed(
+        raise failed(
             "start-failed", service.component, "a process that lives", "it ended", self._tail(service.component)
         )
 
@@ -318,14 +318,14 @@ class ProcessDriver:
         run = Run.model_validate(component.run or {})
         command = tuple(run.command or version.command)
         if not command:
-            raise _failed("start-failed", name, "a command in the component or its image", "none", "")
+            raise failed("start-failed", name, "a command in the component or its image", "none", "")
         return Service(
             component=name,
             digest=component.digest,
             platform_digest=version.platform_digest,
             directory=str(version.workdir),
-            command=_resolve(command, version.rootfs),
-            env=_environment(version, run, variables, name),
+            command=resolve(command, version.rootfs),
+            env=environment(version, run, variables, name),
             run=component.run or {},
             variables=dict(variables),
         )
@@ -349,7 +349,7 @@ class ProcessDriver:
                 status_file=status,
             )
         except OSError as error:
-            raise _failed("start-failed", service.component, "a process that starts", str(error), "") from error
+            raise failed("start-failed", service.component, "a process that starts", str(error), "") from error
         return made[0]
 
     def _with_candidate(self, service: Service) -> Services:
@@ -402,48 +402,3 @@ def stop_all(directory: Path) -> None:
     )
     for service in everything:
         processes.stop(service.proc, service.grace())
-
-
-def _environment(version: Version, run: Run, variables: Mapping[str, str], name: str) -> dict[str, str]:
-    """Nothing of the agent's own environment reaches a service but the search path and the time zone."""
-    inside = [str(version.rootfs / part) for part in ("usr/local/bin", "usr/bin", "bin", ".")]
-    outside = os.environ.get("PATH", "/usr/local/bin:/usr/bin:/bin")
-    return {
-        "TZ": os.environ.get("TZ", "UTC"),
-        "HOME": str(version.rootfs),
-        **version.env,
-        **run.env,
-        **variables,
-        "PATH": ":".join([*inside, outside]),
-        "LOCKGATE_COMPONENT": name,
-        "LOCKGATE_ROOTFS": str(version.rootfs),
-        "LOCKGATE_DIGEST": version.digest,
-    }
-
-
-def _resolve(command: Sequence[str], rootfs: Path) -> tuple[str, ...]:
-    """An absolute program is looked for in the image first, as its author meant it."""
-    program = command[0]
-    if program.startswith("/") and (rootfs / program.lstrip("/")).exists():
-        program = str(rootfs / program.lstrip("/"))
-    return (program, *command[1:])
-
-
-def _failed(code: str, component: str, expected: str, got: str, tail: str) -> LockgateError:
-    what = {
-        "init-failed": "a component that must run first did not end well",
-        "start-failed": "the new version does not start",
-        "unhealthy": "the new version does not become healthy",
-    }[code]
-    return Refused(
-        code,
-        what,
-        where=f"component {component}",
-        expected=expected,
-        got=f"{got}; its last output: {tail}" if tail else got,
-        cure="the former version still runs; look at the component's log on the target",
-    )
-
-
-def _safe(text: str) -> str:
-    return "".join(char if char.isalnum() or char in "-." else "_" for char in text)
