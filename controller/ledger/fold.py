@@ -15,7 +15,7 @@ from typing import Literal, TypeVar
 from pydantic import Field, ValidationError
 
 from controller.errors import Refused
-from controller.ledger.canonical import canonical
+from controller.ledger.canonical import canonical_plain
 from controller.ledger.entry import run_folder
 from controller.model.entry import (
     Accepted,
@@ -340,24 +340,24 @@ def derived_files(before: State, after: State) -> dict[str, bytes | None]:
     """The files below open/ and state/ that differ between two states (None: removed)."""
     files: dict[str, bytes | None] = {}
     if after.cursors is not before.cursors:
-        files[CURSORS] = canonical(after.cursors.wire())
+        files[CURSORS] = canonical_plain(after.cursors.wire())
     if after.environments is not before.environments:
         for name, value in after.environments.items():
             if before.environments.get(name) is not value:
-                files[environment_path(name)] = canonical(value.wire())
+                files[environment_path(name)] = canonical_plain(value.wire())
     if after.open is not before.open:
         for name, runs in after.open.items():
             if before.open.get(name) is not runs:
-                files[pointer_path(name)] = canonical(Pointer(runs=runs).wire())
+                files[pointer_path(name)] = canonical_plain(Pointer(runs=runs).wire())
         files |= {pointer_path(name): None for name in before.open if name not in after.open}
     if after.locks is not before.locks:
         for release, lock in after.locks.items():
             if before.locks.get(release) is not lock:
-                files[lock_path(release)] = canonical(lock.wire())
+                files[lock_path(release)] = canonical_plain(lock.wire())
     if after.completed is not before.completed:
         for key, record in after.completed.items():
             if before.completed.get(key) is not record:
-                files[completed_path(*key)] = canonical(record.wire())
+                files[completed_path(*key)] = canonical_plain(record.wire())
     return files
 
 

@@ -105,8 +105,9 @@ class Log:
         for level, tile in enumerate(partials):
             if tile:
                 files[tile_path(level, size >> (HEIGHT * (level + 1)), len(tile) // HASH)] = bytes(tile)
-        if not leaves:
-            files = {}
+        for level, (was, tile) in enumerate(zip(self.partials, partials, strict=False)):
+            if was == tile:
+                files.pop(tile_path(level, size >> (HEIGHT * (level + 1)), len(tile) // HASH), None)
         return Log(size, tuple(peaks), tuple(bytes(tile) for tile in partials)), files
 
 

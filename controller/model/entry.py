@@ -15,7 +15,7 @@ from pydantic.alias_generators import to_camel
 
 def format_time(value: datetime) -> str:
     """RFC 3339 in UTC with fixed microseconds, so that equal instants have equal bytes."""
-    return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return value.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
 Time = Annotated[

@@ -46,6 +46,7 @@ class ObjectStore:
         self.gitdir = gitdir
         self.refresh()
         self.commit = lru_cache(commits)(self._commit)
+        self.root = lru_cache(4_096)(self._root)
         self._trees: OrderedDict[str, Tree] = OrderedDict()
         self._entries = 0
         self._limit = entries
@@ -75,6 +76,7 @@ class ObjectStore:
     def close(self) -> None:
         """Release files and memory."""
         self.commit.cache_clear()
+        self.root.cache_clear()
         with self._lock:
             self._trees.clear()
             self._entries = 0
@@ -137,7 +139,7 @@ class ObjectStore:
                 self._entries -= len(self._trees.popitem(last=False)[1]) + 1
         return made
 
-    def root(self, commit: str) -> str:
+    def _root(self, commit: str) -> str:
         """The tree id of a commit."""
         return objects.commit_links(self.raw(commit, b"commit"))[0]
 
