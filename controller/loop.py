@@ -139,7 +139,8 @@ class Loop:
         self._health.set(Health("running", "", ""))
         for entry in outcome.recorded:
             self._log.info("recorded", kind=entry.kind, summary=entry.predicate.summary, commit=entry.commit)
-        reached("pass-after")
+        if not outcome.idle:
+            reached("pass-after")
         return outcome
 
     def _failed(self, error: LockgateError) -> None:

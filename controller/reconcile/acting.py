@@ -80,7 +80,9 @@ class Actor:
             reached("deliver-after")
         gone = self._delivered - current
         if gone:
+            reached("cancel-before")
             self._parts.hub.cancel(sorted(gone))
+            reached("cancel-after")
         self._delivered = current
 
     def _where(self, ledger: Ledger, run: Run) -> Recorded:
@@ -95,6 +97,7 @@ class Actor:
         if done:
             reached("acknowledge-before")
             self._parts.hub.acknowledge(done)
+            reached("acknowledge-after")
 
     def _write_main(
         self, ledger: Ledger, runs: Mapping[str, Run], intent: Intent, view: MainView, tips: Tips

@@ -192,7 +192,9 @@ class Reconciler:
     def remember(self, decision: Decision, recorded: tuple[Entry, ...], acted: bool) -> Outcome:
         """Close the pass: what was seen, and when to look again."""
         if self.ledger.commit is not None and recorded:
+            reached("remember-before")
             self.parts.memory.remember_evidence(self.ledger.commit)
+            reached("remember-after")
         self._next_look = self._earliest(decision.next_look)
         # What came in while this pass ran is news for the next one: only what was decided from is remembered.
         self._last = None if recorded or acted else self._seen

@@ -16,6 +16,7 @@ from controller.adapters.git.pack import Sink
 from controller.adapters.git.program import Outcome, git
 from controller.adapters.git.refs import RefFiles, ref_moved
 from controller.adapters.git.store import ObjectStore
+from controller.crashpoints import reached
 from controller.errors import Conflict, LockgateError, Refused, Unavailable
 from controller.model.history import Tips
 
@@ -90,6 +91,7 @@ class MirroredOrigin:
     def publish(self, ref: str, expected: str | None, new: str, made: Sink) -> None:
         """Store `made` in the mirror and push. Raises Conflict, Refused("push-rejected") or Unavailable."""
         store_objects(self.store, made)
+        reached("push-before")
         lease = f"--force-with-lease={ref}:{expected or ''}"
         try:
             outcome = self._git(
@@ -104,6 +106,7 @@ class MirroredOrigin:
         if any(line.startswith("=") for line in outcome.out.splitlines()):
             # The origin was there already: a rival with the same key decided the same and was first.
             raise ref_moved(ref, expected, new)
+        reached("push-after")
         self._refs.force(self._tracking(ref), new)
 
     def _settle(self, ref: str, new: str, error: LockgateError) -> None:

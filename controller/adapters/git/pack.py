@@ -16,6 +16,8 @@ from binascii import crc32
 from pathlib import Path
 from typing import Final
 
+from controller.crashpoints import reached
+
 KINDS: Final = {b"commit": 1, b"tree": 2, b"blob": 3}
 _LEVEL: Final = 1
 _LARGE: Final = 1 << 31
@@ -179,6 +181,7 @@ def write_pack(objects_dir: Path, objects: Sink) -> None:
     A pack is never taken back, not even when its swap is lost: a rival with the same key writes the same bytes
     under the same name, and may have won with them.
     """
+    reached("pack-before")
     folder = objects_dir / "pack"
     folder.mkdir(exist_ok=True)
     pack, index, checksum = encode_pack(objects)
@@ -191,8 +194,10 @@ def write_pack(objects_dir: Path, objects: Sink) -> None:
         for data in (pack, index):
             made.append(_temporary(folder, data))
         Path(made[0]).rename(target)
+        reached("pack-unindexed")
         Path(made[1]).rename(target.with_suffix(".idx"))
     finally:
         for name in made:
             Path(name).unlink(missing_ok=True)
     fsync_directory(folder)
+    reached("pack-after")

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from controller.adapters.git.pack import fsync_directory
+from controller.crashpoints import reached
 from controller.errors import Conflict, Refused, Unavailable
 
 _OID: Final = re.compile(r"[0-9a-f]{40}")
@@ -105,7 +106,9 @@ class RefFiles:
         Raises Conflict("ref-moved") when it is elsewhere, Unavailable("ref-locked") when another process
         holds its lock.
         """
+        reached("swap-before")
         self._replace(ref, new, expected, compare=True)
+        reached("swap-after")
 
     def force(self, ref: str, new: str) -> None:
         """Set `ref` whatever it is at: for a mirror's own copy of the origin's refs."""
@@ -122,10 +125,12 @@ class RefFiles:
                 try:
                     if compare and (current := self.read(ref)) != expected:
                         raise ref_moved(ref, expected, current)
+                    reached("swap-locked")
                     lock.rename(target)
                 except BaseException:
                     lock.unlink(missing_ok=True)
                     raise
+                reached("swap-moved")
                 fsync_directory(target.parent)
             finally:
                 marker.unlink(missing_ok=True)
