@@ -74,7 +74,7 @@ def parse_canonical(data: bytes) -> Any:
     """
     value, plain = _load(data, _quick)
     # Without odd floats and with ASCII keys the C encoder's sorted output is the RFC 8785 form.
-    again = _encode(value).encode("ascii") if plain and data.isascii() else canonical(value)
+    again = _encode(value).encode("utf-8") if plain and data.isascii() else canonical(value)
     if again != data:
         raise Invalid("not-canonical", "the bytes are not the RFC 8785 form of their own value")
     return value
@@ -166,6 +166,9 @@ def _quick() -> _Reader:
 def _load(data: bytes, make: Any) -> tuple[Any, bool]:
     reader = make()
     try:
-        return reader.decoder.decode(data.decode("utf-8")), not reader.floats
+        value = reader.decoder.decode(data.decode("utf-8"))
+        if b"\\u" in data:
+            _encode(value).encode("utf-8")  # an escape can name half a surrogate pair, which is no text
+        return value, not reader.floats
     except (ValueError, RecursionError) as error:
         raise Invalid("json-invalid", f"not strict JSON ({error})") from error

@@ -129,8 +129,9 @@ class Walk:
             self._last = oid
             if progress is not None:
                 progress()
+        foreign = bool(self._foreign)
         self._give_up_foreign()
-        if self._leaves:
+        if self._leaves and not foreign:
             self._find(
                 "log-mismatch",
                 self._last or "",
@@ -152,15 +153,14 @@ class Walk:
         derived: dict[str, Change] = {}
         tiles: dict[str, Change] = {}
         blobs: dict[str, bytes] = {}
-        sound = True
         for change in changes:
             path = change.path
             if path.startswith(RECORDS):
                 if change.old is not None or change.new is None or change.new.mode != _FILE:
-                    sound = False
                     what = "is removed" if change.new is None else "is changed" if change.old else "is no file"
                     self._find("record-changed", oid, path, f"a record {what}; records are only added")
-                records.append(change)
+                else:
+                    records.append(change)
             elif path.startswith(DERIVED):
                 derived[path] = change
             elif path.startswith(log.ROOT):
@@ -169,12 +169,9 @@ class Walk:
                 self._find("record-misplaced", oid, path, "nothing of the controller's belongs here")
             if change.new is not None:
                 blobs[path] = self._read(oid, change.new.blob, path)
-        if sound:
-            read = self._entry(commit, records, blobs)
-            if read is not None:
-                self._fold(commit, Subject(oid, *read, self._place(read[0]), records, blobs), derived)
-        else:
-            self._resume(oid)
+        read = self._entry(commit, records, blobs)
+        if read is not None:
+            self._fold(commit, Subject(oid, *read, self._place(read[0]), records, blobs), derived)
         self._tiles(commit, tiles, blobs)
         self._good = oid
 

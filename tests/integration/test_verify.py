@@ -1,0 +1,527 @@
+"""Verification: an honest history passes, and each way of tampering is found under its own code."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from controller.adapters.git.repo import GitRepo
+from controller.errors import Invalid
+from controller.ledger.append import EVIDENCE_REF, Prepared, load, prepare, restoration, write
+from controller.ledger.canonical import canonical, digest
+from controller.ledger.dsse import STATEMENT_PAYLOAD, sign, split
+from controller.model import entry as e
+from controller.model.history import NewCommit
+from controller.model.trustroot import TrustRoot
+from controller.uses import segments
+from tests.support.evidence import git, sha
+from tests.support.home import MAIN, REQUESTS, Home
+
+Tamper = Callable[[Home], None]
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    """One completed run with an agent's report, one rolled back, one open."""
+    home = Home(tmp_path, agents=("a",))
+    home.release("shop-1")
+    home.release("shop-2")
+    home.batch(home.story.run("dev", "shop-1"))
+    for draft in home.story.run("dev", "shop-2", end="rolled_back"):
+        home.batch([draft])
+    home.batch(home.story.run("dev", "shop-2", sealed=False))
+    return home
+
+
+def codes(home: Home) -> set[str]:
+    report = home.verify()
+    assert report.verified == (not report.findings)
+    assert all(str(finding).count("\n") == 0 for finding in report.findings)
+    return {finding.code for finding in report.findings}
+
+
+def test_an_honest_history_is_verified(home: Home) -> None:
+    report = home.verify()
+    assert report.findings == ()
+    assert report.verified
+    count = int(home.git("rev-list", "--count", EVIDENCE_REF))
+    assert (report.commits, report.entries, report.runs) == (count, count, 3)
+
+
+def test_from_a_later_commit_and_for_one_run(home: Home) -> None:
+    tip = home.ledger.commit
+    run = home.ledger.open_entries and next(iter(home.ledger.open_entries))
+    home.batch([home.story.refused(home.commit(MAIN, {"policies/x.yaml": b"x"}, "mallory"))])
+    seen: list[tuple[int, int]] = []
+    report = home.verify(run=run, progress=lambda done, total: seen.append((done, total)))
+    assert report.verified
+    assert seen[-1][0] == seen[-1][1] == report.commits
+    assert home.verify(since=tip).entries == 1
+    with pytest.raises(Invalid) as caught:
+        home.verify(run="dev-99-00000000")
+    assert caught.value.code == "run-not-found"
+    with pytest.raises(Invalid) as caught:
+        home.verify(since="0" * 40)
+    assert caught.value.code == "commit-not-found"
+
+
+def test_segments_give_the_same_answer(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = home.verify()
+    monkeypatch.setattr(segments, "SEGMENT", 2)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2})
+    assert home.verify() == alone
+    drafts = home.story.run("dev", "shop-1", sealed=False)[:1]
+    rewrite(home, drafts, lambda new: {**new, "state/dev.json": b"{}"})
+    assert [(f.code, f.path) for f in home.verify().findings] == [("state-mismatch", "state/dev.json")]
+
+
+# --- main and requests -----------------------------------------------------------------------------------
+
+
+def test_refused_commits_on_record_are_listed_and_others_are_findings(home: Home) -> None:
+    bad = home.commit(MAIN, {"releases/evil.yaml": b"x"}, "mallory", "Evil")
+    report = home.verify()
+    assert [(f.commit, f.rule) for f in report.findings] == [(bad, "main 7")]
+    home.batch([home.story.refused(bad, report.findings[0].code)])
+    report = home.verify()
+    assert report.verified
+    assert [(r.commit, r.ref) for r in report.refused] == [(bad, MAIN)]
+
+
+def test_every_request_has_one_verdict(home: Home) -> None:
+    first = home.commit(REQUESTS, {"requests/x": b"x"}, "mallory", "Request")
+    second = home.commit(REQUESTS, {"requests/y": b"y"}, "mallory", "Request")
+    assert codes(home) == set()  # not judged yet
+    home.batch([home.story.request(second)])
+    assert codes(home) == {"request-unjudged"}
+    home.batch([home.story.request(first)])
+    report = home.verify()
+    assert report.verified
+    assert {r.commit for r in report.refused} == {first, second}
+    home.batch([home.story.request(first)])
+    assert codes(home) == {"request-judged-twice"}
+
+
+def accept_unauthorised(home: Home) -> None:
+    home.batch([home.story.request(home.commit(REQUESTS, {"requests/x": b"x"}, "mallory"), accepted=True)])
+
+
+def lose_requests(home: Home) -> None:
+    home.batch([home.story.request(home.commit(REQUESTS, {"requests/x": b"x"}, "mallory"))])
+    home.git("update-ref", "-d", REQUESTS)
+
+
+def accept_what_is_refused(home: Home) -> None:
+    bad = home.commit(MAIN, {"releases/evil.yaml": b"x"}, "mallory", "Evil")
+    home.batch([home.story.refused(bad), home.story.accepted(bad)])
+
+
+def rewind_main(home: Home) -> None:
+    old = home.git("rev-parse", f"{MAIN}~1").strip()
+    home.git("update-ref", MAIN, old)
+
+
+def other_genesis(home: Home) -> None:
+    home.root = TrustRoot(project="shop", genesis=home.git("rev-parse", f"{MAIN}~1").strip())
+
+
+def other_project(home: Home) -> None:
+    home.root = TrustRoot(project="other", genesis=home.root.genesis)
+
+
+def delete_evidence(home: Home) -> None:
+    home.git("update-ref", "-d", EVIDENCE_REF)
+
+
+def lock_by_nobody(home: Home) -> None:
+    home.commit(MAIN, {"releases/shop-1.lock.yaml": b"other"}, "controller", "Lock again")
+    home.batch([home.story.accepted(home.tips[MAIN] or "")])
+
+
+# --- evidence --------------------------------------------------------------------------------------------
+
+
+def rewrite(home: Home, drafts: Sequence[e.Draft], change: Callable[[dict], dict], message: str = "") -> None:
+    """Append drafts with the last commit's changes (and message) altered, signed by the controller's own key."""
+    prepared = prepare(home.ledger, drafts, home.controller, home.origin_line)
+    last = prepared.commits[-1]
+    commit = NewCommit(change(dict(last.changes)), message or last.message, last.at)
+    altered = Prepared([*prepared.commits[:-1], commit], prepared.entries, prepared.ledger)
+    home.ledger = write(home.repo, altered, home.ledger.commit, home.controller)
+    home.tips[EVIDENCE_REF] = home.ledger.commit
+
+
+def event(home: Home) -> list[e.Draft]:
+    return [home.story.accepted(home.story.main, 0)]
+
+
+def reseal(
+    home: Home, new: dict, edit: Callable[[dict], None], payload: Callable[[dict], bytes] = canonical
+) -> dict:
+    """The entry's statement edited and signed again by the controller's own key; trailers and log left alone."""
+    (path,) = [name for name in new if name.endswith(".dsse.json")]
+    statement = json.loads(split(new[path]).payload)
+    edit(statement)
+    return {**new, path: sign(payload(statement), STATEMENT_PAYLOAD, home.controller)}
+
+
+def edited(edit: Callable[[dict], None]) -> Tamper:
+    return lambda home: rewrite(home, event(home), lambda new: reseal(home, new, edit))
+
+
+def next_entry(home: Home, detail_of: Callable[[e.Entry], dict] | None = None) -> e.Draft:
+    """A control entry for the open run."""
+    entry = next(iter(home.ledger.open_entries.values()))[-1]
+    control = e.Control(verb="paused", request=None, by="controller", reason="why", code="ok")
+    run, env = entry.predicate.run, entry.predicate.environment
+    return home.story.draft("control", control, run, env, entry.predicate.what)
+
+
+def edited_run(edit: Callable[[dict], None]) -> Tamper:
+    return lambda home: rewrite(home, [next_entry(home)], lambda new: reseal(home, new, edit))
+
+
+def commit_as(by: str, files: dict) -> Tamper:
+    def tamper(home: Home) -> None:
+        home.commit(EVIDENCE_REF, files, by)
+
+    return tamper
+
+
+def unsigned(home: Home) -> None:
+    tree = home.git("rev-parse", f"{EVIDENCE_REF}^{{tree}}").strip()
+    oid = home.git(
+        "-c", "user.name=x", "-c", "user.email=x@example.com", "commit-tree", tree, "-p", EVIDENCE_REF, "-m", "x"
+    )
+    home.git("update-ref", EVIDENCE_REF, oid.strip())
+
+
+def broken_signature(home: Home) -> None:
+    raw = home.git("cat-file", "commit", EVIDENCE_REF)
+    changed = raw.replace("Lockgate-Kind", "Lockgate-Kinb")
+    oid = subprocess.run(
+        ["git", "-C", str(home.origin), "hash-object", "-t", "commit", "-w", "--stdin"],
+        input=changed.encode(),
+        capture_output=True,
+        check=True,
+    ).stdout
+    home.git("update-ref", EVIDENCE_REF, oid.decode().strip())
+
+
+def record_path(home: Home, ending: str) -> str:
+    names = home.git("ls-tree", "-r", "--name-only", EVIDENCE_REF).split("\n")
+    return next(name for name in names if name.endswith(ending))
+
+
+def with_record(ending: str, data: bytes | None) -> Tamper:
+    return lambda home: rewrite(home, event(home), lambda new: {**new, record_path(home, ending): data})
+
+
+def swapped_seal(home: Home) -> None:
+    run = next(iter(home.ledger.open_entries))
+    sealed = home.story.draft("sealed", e.Sealed(phase="denied", reason="no", code="no"), run, "dev")
+
+    def edit(statement: dict) -> None:
+        statement["predicate"]["detail"]["root"] = sha("other")
+
+    rewrite(home, [sealed], lambda new: reseal(home, new, edit))
+
+
+def other_gates(home: Home) -> None:
+    drafts = home.story.run("dev", "shop-1")
+    gates = drafts[2].detail.model_copy(update={"decision": sha("other")})
+    home.batch([*drafts[:2], drafts[2].model_copy(update={"detail": gates}), *drafts[3:]])
+
+
+def other_digests(home: Home) -> None:
+    drafts = home.story.run("dev", "shop-1")
+    what = drafts[4].what.model_copy(update={"digests": {"api": sha("evil")}})
+    home.batch([*drafts[:4], drafts[4].model_copy(update={"what": what}), *drafts[5:]])
+
+
+def other_inputs(home: Home) -> None:
+    drafts = home.story.run("dev", "shop-1")
+    drafts[1] = drafts[1].model_copy(update={"files": {"inputs/lock.json": b"{}"}})
+    home.batch(drafts)
+
+
+def other_lock(home: Home) -> None:
+    lock = home.story.lock("shop-3")
+    detail = lock.detail.model_copy(update={"components": {**lock.detail.components, "api": sha("evil")}})
+    home.batch([lock.model_copy(update={"detail": detail})])
+
+
+def forged_report(home: Home) -> None:
+    pin, _ = home.story.agents["a"]
+    home.story.agents["a"] = (pin, home.people["mallory"])
+    home.batch(home.story.run("dev", "shop-1"))
+
+
+def missing_report(home: Home) -> None:
+    drafts = home.story.run("dev", "shop-1")
+    drafts[4] = drafts[4].model_copy(update={"files": {}})
+    home.batch(drafts)
+
+
+def foreign_key_envelope(home: Home) -> None:
+    def change(new: dict) -> dict:
+        (path,) = [name for name in new if name.endswith(".dsse.json")]
+        return {**new, path: sign(split(new[path]).payload, STATEMENT_PAYLOAD, home.people["mallory"])}
+
+    rewrite(home, event(home), change)
+
+
+def bad_envelope_signature(home: Home) -> None:
+    def change(new: dict) -> dict:
+        (path,) = [name for name in new if name.endswith(".dsse.json")]
+        value = json.loads(new[path])
+        value["signatures"][0]["sig"] = "A" * 86 + "=="
+        return {**new, path: canonical(value)}
+
+    rewrite(home, event(home), change)
+
+
+def loose_payload(home: Home) -> None:
+    rewrite(home, event(home), lambda new: reseal(home, new, lambda _: None, lambda s: json.dumps(s).encode()))
+
+
+def spaced_envelope(home: Home) -> None:
+    def change(new: dict) -> dict:
+        (path,) = [name for name in new if name.endswith(".dsse.json")]
+        return {**new, path: new[path] + b"\n"}
+
+    rewrite(home, event(home), change)
+
+
+def two_entries(home: Home) -> None:
+    first, second = prepare(home.ledger, [*event(home), *event(home)], home.controller, home.origin_line).commits
+    home.repo.append(
+        EVIDENCE_REF,
+        home.ledger.commit,
+        [NewCommit({**first.changes, **second.changes}, "x", second.at)],
+        home.controller,
+    )
+
+
+def stale_log(home: Home) -> None:
+    rewrite(home, event(home), lambda new: {k: v for k, v in new.items() if not k.startswith("log/")})
+
+
+def other_checkpoint(home: Home) -> None:
+    old = home.git("show", f"{EVIDENCE_REF}:log/checkpoint").encode()
+    rewrite(home, event(home), lambda new: {**new, "log/checkpoint": old})
+
+
+def unsigned_checkpoint(home: Home) -> None:
+    def change(new: dict) -> dict:
+        return {
+            **new,
+            "log/checkpoint": new["log/checkpoint"].replace(b"\n\n", b"\n\n", 1)[:-30] + b"A" * 28 + b"=\n",
+        }
+
+    rewrite(home, event(home), change)
+
+
+def without(*paths: str) -> Callable[[dict], dict]:
+    return lambda new: {name: data for name, data in new.items() if name not in paths}
+
+
+def set_at(path: Sequence[str], value: object) -> Callable[[dict], None]:
+    def edit(statement: dict) -> None:
+        place = statement["predicate"]
+        for name in path[:-1]:
+            place = place[name]
+        place[path[-1]] = value
+
+    return edit
+
+
+def merge_commit(home: Home) -> None:
+    tree = home.git("rev-parse", f"{EVIDENCE_REF}^{{tree}}").strip()
+    parents = ("-p", EVIDENCE_REF, "-p", MAIN)
+    oid = home.git("-c", "user.name=x", "-c", "user.email=x@example.com", "commit-tree", tree, *parents, "-m", "x")
+    home.git("update-ref", EVIDENCE_REF, oid.strip())
+
+
+TAMPERINGS: dict[str, tuple[Tamper, set[str]]] = {
+    "request of a stranger accepted": (accept_unauthorised, {"signer-unknown"}),
+    "requests branch deleted": (lose_requests, {"requests-rewound"}),
+    "refused commit of main accepted": (accept_what_is_refused, {"main-not-accepted"}),
+    "main force-pushed back": (rewind_main, {"main-not-accepted"}),
+    "same trust, other genesis": (other_genesis, {"genesis-mismatch"}),
+    "other project's root": (other_project, {"genesis-mismatch", "checkpoint-signature"}),
+    "evidence deleted": (delete_evidence, {"evidence-missing", "lock-unbacked"}),
+    "lock on main written again": (lock_by_nobody, {"lock-rewritten", "main-not-accepted"}),
+    "evidence commit by a stranger": (commit_as("mallory", {"events/x": b"x"}), {"foreign-evidence"}),
+    "evidence commit by a reviewer": (commit_as("rita", {"events/x": b"x"}), {"foreign-evidence"}),
+    "unsigned evidence commit": (unsigned, {"foreign-evidence"}),
+    "merge on the evidence branch": (merge_commit, {"foreign-evidence"}),
+    "commit message edited": (broken_signature, {"signature-invalid"}),
+    "record edited": (with_record("003-gates.dsse.json", b"{}"), {"record-changed"}),
+    "record deleted": (with_record("003-gates.dsse.json", None), {"record-changed"}),
+    "report edited": (with_record("-stage-1.jsonl", b""), {"record-changed"}),
+    "file outside every room": (
+        lambda home: rewrite(home, event(home), lambda new: {**new, "notes.txt": b"x"}),
+        {"record-misplaced"},
+    ),
+    "file of another run": (
+        lambda home: rewrite(
+            home, event(home), lambda new: {**new, record_path(home, "run.json")[:-8] + "inputs/x.json": b"{}"}
+        ),
+        {"record-misplaced"},
+    ),
+    "artifact under another name": (
+        lambda home: rewrite(home, event(home), lambda new: {**new, f"artifacts/sha256/aa/aa{'0' * 62}": b"x"}),
+        {"digest-mismatch"},
+    ),
+    "commit without an entry": (
+        lambda home: rewrite(
+            home, event(home), lambda new: {k: v for k, v in new.items() if not k.startswith("events/")}
+        ),
+        {"entry-count", "log-mismatch"},
+    ),
+    "two entries in one commit": (two_entries, {"entry-count", "log-mismatch"}),
+    "index left out": (edited(set_at(["index"], 999)), {"index-gap", "log-mismatch"}),
+    "sequence left out": (
+        edited_run(set_at(["sequence"], 99)),
+        {"sequence-gap", "trailers-mismatch", "log-mismatch"},
+    ),
+    "chain cut": (
+        edited_run(set_at(["previous"], sha("x"))),
+        {"chain-broken", "trailers-mismatch", "log-mismatch"},
+    ),
+    "run that is not open": (
+        edited_run(set_at(["run"], "dev-9-00000000")),
+        {"run-not-open", "log-mismatch"},
+    ),
+    "unknown member": (edited(set_at(["extra"], 1)), {"entry-invalid", "log-mismatch"}),
+    "time in another spelling": (
+        edited(set_at(["at"], "2026-01-05T10:00:00+00:00")),
+        {"entry-invalid", "log-mismatch"},
+    ),
+    "time back-dated": (
+        edited(set_at(["at"], "2025-01-05T10:00:00.000000Z")),
+        {"record-misplaced", "clock-rewound", "trailers-mismatch", "state-mismatch", "log-mismatch"},
+    ),
+    "trust version that never was": (
+        edited(set_at(["observed", "trustVersion"], 2)),
+        {"envelope-signature", "log-mismatch"},
+    ),
+    "observed main that is no commit": (
+        edited(set_at(["observed", "main"], git("nowhere"))),
+        {"main-not-accepted", "trailers-mismatch", "log-mismatch"},
+    ),
+    "summary unlike the message": (
+        lambda home: rewrite(home, event(home), lambda new: new, "Nothing happened\n"),
+        {"trailers-mismatch"},
+    ),
+    "seal over other entries": (swapped_seal, {"seal-mismatch", "trailers-mismatch", "log-mismatch"}),
+    "verdicts under another decision": (other_gates, {"gates-mismatch"}),
+    "digests that no lock holds": (other_digests, {"lock-mismatch"}),
+    "inputs exchanged": (other_inputs, {"digest-mismatch"}),
+    "lock entry unlike its content": (other_lock, {"lock-mismatch"}),
+    "report of another key": (forged_report, {"report-signature"}),
+    "report left out": (missing_report, {"report-mismatch"}),
+    "envelope by another key": (foreign_key_envelope, {"envelope-signature", "log-mismatch"}),
+    "envelope signature broken": (bad_envelope_signature, {"envelope-signature", "log-mismatch"}),
+    "payload not canonical": (loose_payload, {"not-canonical", "log-mismatch"}),
+    "envelope not canonical": (spaced_envelope, {"not-canonical", "log-mismatch"}),
+    "state edited": (
+        lambda home: rewrite(home, event(home), lambda new: {**new, "state/dev.json": b"{}"}),
+        {"state-mismatch"},
+    ),
+    "cursors edited": (
+        lambda home: rewrite(home, event(home), lambda new: {**new, "state/cursors.json": b"{}"}),
+        {"state-mismatch"},
+    ),
+    "open run forgotten": (
+        lambda home: rewrite(home, event(home), lambda new: {**new, "open/dev": None}),
+        {"state-mismatch"},
+    ),
+    "log left behind": (stale_log, {"log-mismatch"}),
+    "old checkpoint kept": (other_checkpoint, {"log-mismatch"}),
+    "checkpoint signature broken": (unsigned_checkpoint, {"checkpoint-signature"}),
+    "tile edited": (
+        lambda home: rewrite(
+            home, event(home), lambda new: {k: b"\0" * len(v) if v and "tile" in k else v for k, v in new.items()}
+        ),
+        {"log-mismatch"},
+    ),
+}
+
+
+@pytest.mark.parametrize("how", list(TAMPERINGS))
+def test_tampering_is_found(home: Home, how: str) -> None:
+    tamper, expected = TAMPERINGS[how]
+    tamper(home)
+    assert codes(home) == expected
+
+
+# --- repair, and damage ----------------------------------------------------------------------------------
+
+
+def test_a_repaired_foreign_commit_is_listed_as_refused(home: Home) -> None:
+    good = home.ledger.commit or ""
+    foreign = home.commit(EVIDENCE_REF, {"events/x": b"x", "state/dev.json": b"{}"}, "mallory", "Foreign")
+    detail = e.EvidenceRepaired(removed=(foreign,), restored=good)
+    draft = home.story.draft("evidence-repaired", detail)
+    restore = restoration(home.repo, good, foreign)
+    assert restore.keys() == {"events/x", "state/dev.json"}
+    prepared = prepare(home.ledger, [draft, *event(home)], home.controller, home.origin_line, restore)
+    home.ledger = write(home.repo, prepared, foreign, home.controller)
+    report = home.verify()
+    assert report.findings == ()
+    assert [(r.commit, r.code) for r in report.refused] == [(foreign, "foreign-evidence")]
+    assert load(home.repo, home.ledger.commit or "").state == home.ledger.state
+
+
+@pytest.mark.parametrize("kind", ["blob", "tree", "commit"])
+def test_damaged_and_missing_objects_are_findings(home: Home, tmp_path: Path, kind: str) -> None:
+    copy = tmp_path / "copy.git"
+    subprocess.run(["git", "clone", "-q", "--mirror", str(home.origin), str(copy)], check=True)
+    path = record_path(home, "003-gates.dsse.json")
+    at = home.git("log", "--format=%H", "--diff-filter=A", EVIDENCE_REF, "--", path).strip()
+    oid = {"blob": f"{at}:{path}", "tree": f"{at}:{path.rpartition('/')[0]}", "commit": at}[kind]
+    oid = home.git("rev-parse", oid).strip()
+    for pack in (copy / "objects" / "pack").glob("*.pack"):
+        shutil.move(pack, tmp_path / "moved.pack")
+        pack.with_suffix(".idx").unlink()
+        with (tmp_path / "moved.pack").open("rb") as file:
+            subprocess.run(["git", "-C", str(copy), "unpack-objects", "-q"], stdin=file, check=True)
+    loose = copy / "objects" / oid[:2] / oid[2:]
+    data = bytearray(loose.read_bytes())
+    data[len(data) // 2] ^= 1
+    loose.chmod(0o600)
+    loose.write_bytes(bytes(data))
+    report = home.verify(copy)
+    assert not report.verified
+    found = [f for f in report.findings if f.code == "object-corrupt"]
+    assert found
+    if kind == "blob":
+        assert (found[0].commit, found[0].path) == (at, path)
+    loose.unlink()
+    assert "object-corrupt" in {f.code for f in home.verify(copy).findings}
+
+
+def test_a_shallow_clone_is_refused(home: Home, tmp_path: Path) -> None:
+    copy = tmp_path / "shallow.git"
+    subprocess.run(
+        ["git", "clone", "-q", "--mirror", "--depth", "3", f"file://{home.origin}", str(copy)], check=True
+    )
+    with pytest.raises(Exception, match="history-incomplete"):
+        GitRepo.read_only(copy)
+
+
+def test_time_moves_by_the_day(tmp_path: Path) -> None:
+    home = Home(tmp_path, step=timedelta(hours=7))
+    home.release("shop-1")
+    home.batch(home.story.run("dev", "shop-1"))
+    assert home.verify().verified
+    assert digest(b"") == sha("")
