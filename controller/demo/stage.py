@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -132,5 +133,5 @@ def slot_file(environment: str, release: str, reason: str) -> bytes:
     return (
         "# yaml-language-server: $schema=https://lockgate.dev/schemas/v1/promotion.schema.json\n"
         "apiVersion: lockgate.dev/v1\nkind: Promotion\n"
-        f"metadata:\n  name: {environment}\nspec:\n  release: {release}\n  reason: {reason}\n"
+        f"metadata:\n  name: {environment}\nspec:\n  release: {release}\n  reason: {json.dumps(reason)}\n"
     ).encode()
