@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.support.components import used
+
 READY = 10.0
 SSHD = "/usr/sbin/sshd"
 NGINX = "/usr/sbin/nginx"
@@ -85,7 +87,9 @@ def ssh_server(home: Path, root: Path) -> Iterator[GitServer]:
     options = f"-F none -i {home}/client -o IdentitiesOnly=yes -o UserKnownHostsFile={home}/known"
     env = {"GIT_SSH_COMMAND": f"ssh {options} -o StrictHostKeyChecking=yes"}
     with running([SSHD, "-D", "-e", "-f", str(home / "sshd_config")], home / "sshd.log", port):
-        yield GitServer(_version(["ssh", "-V"]), root, f"ssh://root@127.0.0.1:{port}", env)
+        version = _version(["ssh", "-V"])
+        used("openssh", version)
+        yield GitServer(version, root, f"ssh://root@127.0.0.1:{port}", env)
 
 
 @contextlib.contextmanager
@@ -127,7 +131,9 @@ http {{
         stack.enter_context(running([FCGIWRAP, "-c", "2", "-s", f"unix:{wrap}"], home / "fcgiwrap.log", wrap))
         command = [NGINX, "-c", str(home / "nginx.conf"), "-e", str(home / "error.log")]
         stack.enter_context(running(command, home / "nginx.log", port))
-        yield GitServer(_version([NGINX, "-v"]), root, f"http://127.0.0.1:{port}")
+        version = _version([NGINX, "-v"])
+        used("nginx", version)
+        yield GitServer(version, root, f"http://127.0.0.1:{port}")
 
 
 @contextlib.contextmanager

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.support.components import used
 
 PROGRAM = "docker-registry"
 READY_SECONDS = 15.0
@@ -40,11 +42,17 @@ class RunningRegistry:
         return repository
 
 
+@functools.cache
+def _skopeo_version() -> str:
+    return subprocess.run(["skopeo", "--version"], capture_output=True, text=True, check=True).stdout
+
+
 def skopeo(*arguments: str) -> str:
     """Run skopeo and return what it prints; its own message is in the error."""
     done = subprocess.run(["skopeo", *arguments], capture_output=True, text=True, timeout=60)
     if done.returncode:
         raise AssertionError(f"skopeo {arguments[0]}: {done.stderr}")
+    used("skopeo", _skopeo_version())
     return done.stdout
 
 
@@ -63,7 +71,7 @@ def running_registry(folder: Path, *, user: str = "", password: str = "") -> Ite
     config = folder / "config.yml"
     config.write_text(_config(folder, port, user, password))
     version = subprocess.run([PROGRAM, "--version"], capture_output=True, text=True, check=True).stdout.strip()
-    print(f"registry: {version} on port {port}", file=sys.stderr)
+    used("docker-registry", version)
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen([PROGRAM, "serve", str(config)], stdout=log, stderr=log)
     try:
