@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from controller.ledger.schemas import evidence_schemas
 from controller.model.documents import KINDS, schema_stem
 from controller.model.schema import document_schema
 
@@ -23,7 +24,7 @@ def documents() -> dict[str, dict[str, Any]]:
     return {f"{schema_stem(kind)}.schema.json": document_schema(kind) for kind in KINDS}
 
 
-SOURCES: dict[str, Source] = {".": documents}
+SOURCES: dict[str, Source] = {".": documents, "evidence": evidence_schemas}
 """Folder below schemas/ -> what belongs there; files of that folder that no source names are stale."""
 
 

@@ -1,0 +1,50 @@
+"""JSON Schemas (draft 2020-12) of evidence: one a kind, statement, predicate and detail together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from controller.ledger.statement import statement_model
+from controller.model.entry import KINDS
+
+BASE = "https://lockgate.dev/schemas/v1/evidence/"
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+
+def evidence_schema(kind: str) -> dict[str, Any]:
+    """The schema of the statements of one kind of entry; KeyError for a kind that does not exist.
+
+    Entries are written whole, so every field is required, also those that are null.
+    """
+    generated = statement_model(kind).model_json_schema(by_alias=True, mode="serialization")
+    return {
+        "$schema": DIALECT,
+        "$id": f"{BASE}{kind}.schema.json",
+        **_tidied(generated),
+        "title": f"Evidence entry: {kind}",
+    }
+
+
+def evidence_schemas() -> dict[str, dict[str, Any]]:
+    """Every schema by its path below schemas/."""
+    return {f"evidence/{kind}.schema.json": evidence_schema(kind) for kind in KINDS}
+
+
+def _tidied(node: Any) -> Any:
+    """Every field required, and without the names of generated classes as titles.
+
+    Below `properties` the keys are field names.
+    """
+    if isinstance(node, list):
+        return [_tidied(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    tidy = {}
+    for key, value in node.items():
+        if key in ("properties", "$defs"):
+            tidy[key] = {name: _tidied(item) for name, item in value.items()}
+        elif key not in ("title", "default"):
+            tidy[key] = _tidied(value)
+    if tidy.get("additionalProperties") is False:
+        tidy["required"] = list(tidy.get("properties", {}))
+    return tidy
