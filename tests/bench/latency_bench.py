@@ -66,7 +66,16 @@ def shell(folder: Path, rounds: int) -> list[float]:
     run = lambda *a, **k: subprocess.run(a, check=True, capture_output=True, **k)  # noqa: E731
     run("git", "clone", "-q", str(stage.origin), str(clone))
     key = stage.keys / "controller"
-    settings = ["-c", "gpg.format=ssh", "-c", f"user.signingkey={key}", "-c", "user.name=ci", "-c", "user.email=ci@example.com"]
+    settings = [
+        "-c",
+        "gpg.format=ssh",
+        "-c",
+        f"user.signingkey={key}",
+        "-c",
+        "user.name=ci",
+        "-c",
+        "user.email=ci@example.com",
+    ]
     repo, alice, bob = stage.repo(), stage.person("alice"), stage.person("bob")
     took = []
     for n in range(rounds):
@@ -90,7 +99,11 @@ def shell(folder: Path, rounds: int) -> list[float]:
 
 def main() -> dict[str, object]:
     """Measure and return the figures (milliseconds, ratios)."""
-    with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as two, tempfile.TemporaryDirectory() as three:
+    with (
+        tempfile.TemporaryDirectory() as one,
+        tempfile.TemporaryDirectory() as two,
+        tempfile.TemporaryDirectory() as three,
+    ):
         a, b, c = ours(Path(one), ROUNDS, False), shell(Path(two), ROUNDS), ours(Path(three), ROUNDS, True)
     ms = lambda values: round(statistics.median(values) * 1000, 1)  # noqa: E731
     return {

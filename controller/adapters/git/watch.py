@@ -7,8 +7,8 @@ from pathlib import Path
 
 from watchfiles._rust_notify import RustNotify
 
-_STEP_MS = 5
-_DEBOUNCE_MS = 20
+_STEP_MS = 2
+_DEBOUNCE_MS = 4
 _TIMEOUT_MS = 5_000
 
 
