@@ -26,6 +26,7 @@ from controller.ledger.log import (
     CHECKPOINT,
     Tree,
     leaf_hash,
+    merkle_root,
     open_checkpoint,
     verify_consistency,
     verify_inclusion,
