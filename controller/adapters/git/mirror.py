@@ -20,6 +20,8 @@ from controller.crashpoints import reached
 from controller.errors import Conflict, LockgateError, Refused, Unavailable
 from controller.model.history import Tips
 
+_LOCK_LOST: Final = re.compile(r"^remote: error: cannot lock ref .* is at [0-9a-f]+ but expected", re.MULTILINE)
+"""The origin's own words when a rival moved the ref between its reading and its locking of it."""
 _MOVED: Final = re.compile(
     r"stale info|non-fast-forward|fetch first|cannot lock ref|failed to update ref|reference already exists"
     r"|incorrect old value|failed to lock"
@@ -124,9 +126,7 @@ class MirroredOrigin:
         status = next((line for line in outcome.out.splitlines() if line.startswith("!")), "")
         if not status:
             return self._unanswered(outcome)
-        if "[remote rejected]" in status and not _MOVED.search(status):
-            return self._rejected(ref, status, outcome)
-        if _MOVED.search(status):
+        if _MOVED.search(status) or _LOCK_LOST.search(outcome.err):
             moved: Conflict = ref_moved(ref, expected, "another commit")
             return moved
         return self._rejected(ref, status, outcome)
