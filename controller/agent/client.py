@@ -73,12 +73,12 @@ class Channel:
 
     def close(self) -> None:
         """Hang up; usable from another thread to end a long poll."""
-        if self._connection is not None:
-            sock = self._connection.sock
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            sock = connection.sock
             if sock is not None:
                 _shut(sock)
-            self._connection.close()
-            self._connection = None
+            connection.close()
 
     def _connect(self) -> http.client.HTTPConnection:
         idle = time.monotonic() - self._used
