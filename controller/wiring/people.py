@@ -63,6 +63,35 @@ def commit_on(
     return oid
 
 
+def propose(repo: GitRepo, branch: str, person: Person, changes: Mapping[str, bytes | None], message: str) -> str:
+    """A signed commit over main's tip on `branch`, which must be new or merged already; its id.
+
+    Raises Conflict("branch-exists") when the branch holds commits that main does not have.
+    """
+    ref, main = full_ref(branch), repo.observe().main
+    tip = repo.known(ref)
+    if tip is not None and (main is None or not repo.is_ancestor(tip, main)):
+        raise Conflict(
+            "branch-exists",
+            "the branch has commits that are not on main",
+            where=branch,
+            expected="a new branch, or one that was merged",
+            got=tip[:12],
+            cure="have it merged, or name another with --branch",
+        )
+    oid = write_commit(
+        repo,
+        (main,) if main else (),
+        changes,
+        message=message,
+        author=person.author,
+        when=now(),
+        signer=person.signer,
+    )
+    swap(repo, ref, tip, oid)
+    return oid
+
+
 def merge_branch(repo: GitRepo, branch: str, person: Person, *, into: str, message: str) -> str:
     """A signed merge of `branch` into `into`; its id. Raises Invalid("branch-unknown"), Conflict."""
     if person.signer is None:

@@ -1,0 +1,256 @@
+"""Commits of people: a promotion on a branch, a signed merge, and the revert that sets main going again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from controller.cli.ask import EnvironmentArgument, ReasonOption, TicketOption, known_release, needed_reason
+from controller.cli.context import context_of
+from controller.cli.session import KeyOption, NameOption, RootOption, person, writing
+from controller.errors import Invalid, LockgateError
+
+if TYPE_CHECKING:
+    from controller.adapters.git.repo import GitRepo
+    from controller.core.accept import MainState
+    from controller.uses.view import View
+
+SCHEMA_LINE = "# yaml-language-server: $schema=https://lockgate.dev/schemas/v1/promotion.schema.json\n"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("promote")(promote)
+    app.command("merge")(merge)
+    app.command("restore-main")(restore_main)
+
+
+def promote(
+    context: typer.Context,
+    environment: EnvironmentArgument,
+    release: Annotated[str, typer.Argument(help="The release.", metavar="RELEASE")],
+    reason: ReasonOption = None,
+    ticket: TicketOption = None,
+    branch: Annotated[
+        str | None, typer.Option("--branch", help="The branch to write; by default promote/ENV-RELEASE.")
+    ] = None,
+    key: KeyOption = None,
+    name: NameOption = None,
+    trust_root: RootOption = None,
+) -> None:
+    """Ask for a release in an environment: its slot, as a signed commit on a branch to be reviewed."""
+    from controller.uses.view import view
+    from controller.wiring.people import propose
+
+    why = needed_reason(reason)
+    options = context_of(context)
+    with writing(options, trust_root) as repo:
+        found = view(repo)
+        found.environment(environment)
+        known_release(found, release)
+        _promotable(found, release)
+        who = person(found.trust, key, name)
+        path, data = f"promotions/{environment}.yaml", slot_bytes(environment, release, why, ticket)
+        _changes_something(found, path, data)
+        where = branch or f"promote/{environment}-{release}"
+        title = f"Promote {release} to {environment}\n\n{why}\n" + (f"\nTicket: {ticket}\n" if ticket else "")
+        commit = propose(repo, where, who, {path: data}, title)
+        following = _next(found, environment, release, where, who.name)
+    value = {"environment": environment, "release": release, "branch": where, "commit": commit, "next": following}
+    text = f"{release} to {environment}: {path} written on {where} ({commit[:8]})\nnext: {following}"
+    options.answer(value, lambda: text)
+
+
+def slot_bytes(environment: str, release: str, reason: str, ticket: str | None) -> bytes:
+    """The file of a promotion slot."""
+    import yaml
+
+    spec = {"release": release, "reason": reason} | ({"ticket": ticket} if ticket else {})
+    document = {
+        "apiVersion": "lockgate.dev/v1",
+        "kind": "Promotion",
+        "metadata": {"name": environment},
+        "spec": spec,
+    }
+    return (SCHEMA_LINE + yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=4096)).encode()
+
+
+def _promotable(found: View, release: str) -> None:
+    spec = found.intent.releases[release].document.spec
+    if spec.state in ("blocked", "archived"):
+        raise Invalid(
+            f"release-{spec.state}",
+            f"{release} is {spec.state}: {spec.reason}",
+            where=f"releases/{release}.yaml",
+            expected="an active release",
+            got=spec.state,
+            cure="promote another release",
+        )
+
+
+def _changes_something(found: View, path: str, data: bytes) -> None:
+    there = found.repo.file(found.tips.main, path) if found.tips.main is not None else None
+    if there is not None and found.repo.read(there.blob) == data:
+        raise Invalid(
+            "promotion-unchanged",
+            "main's slot says exactly this already",
+            where=path,
+            expected="another release, reason or ticket",
+            got="the same",
+            cure="see `lockgate status`, or give another --reason to run it again",
+        )
+
+
+def _next(found: View, environment: str, release: str, branch: str, author: str) -> str:
+    """What the author does now, in one line."""
+    slot = f"promotions/{environment}.yaml"
+    needed = found.trust.approvals_for(slot)
+    roles = ", ".join(f"{number} of {role}" for role, number in sorted(needed.items()))
+    by = f"by {roles}, who is not {author}" if roles else "by anybody who may write it"
+    text = f"open a pull request of {branch}, to be merged {by}; without a host: lockgate merge {branch} --key KEY"
+    if release not in found.intent.locks:
+        text += f"; {release} is not locked yet: merged before its lock is on main, the merge approves nothing"
+    if found.state.cursors.refused:
+        text += "; main stands still: see `lockgate status`"
+    return text
+
+
+@dataclass(frozen=True, slots=True)
+class Landing:
+    """How a commit on main is judged: accepted, or what holds main back, and whom it counts as approvals of."""
+
+    accepted: bool
+    code: str | None
+    message: str | None
+    approves: tuple[str, ...]
+
+
+def merge(
+    context: typer.Context,
+    branch: Annotated[str, typer.Argument(help="The branch to merge into main.", metavar="BRANCH")],
+    message: Annotated[str | None, typer.Option("--message", "-m", help="The merge commit's message.")] = None,
+    key: KeyOption = None,
+    name: NameOption = None,
+    trust_root: RootOption = None,
+) -> None:
+    """Merge a branch into main as a reviewer: a signed merge, for origins without a host."""
+    from controller.uses.view import trust_at, view
+    from controller.wiring.people import merge_branch
+
+    options = context_of(context)
+    with writing(options, trust_root) as repo:
+        found = view(repo)
+        who = person(trust_at(repo, found.accepted), key, name)
+        _something_to_merge(repo, found, branch)
+        commit = merge_branch(repo, branch, who, into=repo.main, message=message or f"Merge branch '{branch}'")
+        landing = judge(repo, found, commit)
+    value = _landed(commit, branch, landing)
+    options.answer(value, lambda: f"merged {branch} into main as {commit[:8]}\n{_meaning(landing)}")
+
+
+def _something_to_merge(repo: GitRepo, found: View, branch: str) -> None:
+    tip = repo.known(branch)
+    if tip is not None and found.tips.main is not None and repo.is_ancestor(tip, found.tips.main):
+        raise Invalid(
+            "nothing-to-merge",
+            "main has all of this branch already",
+            where=branch,
+            expected="a commit that main does not have",
+            got=tip[:12],
+            cure="see `lockgate status`",
+        )
+
+
+def restore_main(
+    context: typer.Context,
+    message: Annotated[str | None, typer.Option("--message", "-m", help="The commit's message.")] = None,
+    key: KeyOption = None,
+    name: NameOption = None,
+    trust_root: RootOption = None,
+) -> None:
+    """Set main going again: a signed commit after which main equals what was last accepted.
+
+    It takes back everything since, also good commits that landed while main stood still: merge those again.
+    """
+    from controller.uses.view import view
+    from controller.wiring.people import restore
+
+    options = context_of(context)
+    with writing(options, trust_root) as repo:
+        found = view(repo)
+        accepted = found.accepted
+        if not found.state.cursors.refused or accepted is None:
+            raise Invalid(
+                "main-not-refused",
+                "main does not stand still: there is nothing to take back",
+                expected="a refused commit on record",
+                got="none",
+                cure="see `lockgate status`; the controller records a refusal when it reads main",
+            )
+        who = person(found.trust, key, name)
+        refused = ", ".join(one.commit[:8] for one in found.state.cursors.refused)
+        text = message or f"Restore main to {accepted[:8]}\n\nTakes back what was refused: {refused}\n"
+        commit = restore(repo, who, to=accepted, branch=repo.main, message=text)
+        landing = judge(repo, found, commit)
+    value = _landed(commit, "main", landing)
+    options.answer(value, lambda: f"main restored to {accepted[:8]} by {commit[:8]}\n{_meaning(landing)}")
+
+
+def judge(repo: GitRepo, found: View, tip: str) -> Landing | None:
+    """How main's rules judge it at `tip`, by the controller's own code; None when that cannot be told."""
+    from controller.adapters.git import sshsig
+    from controller.core.accept import Terms, genesis_state, judge_main, resume_state
+    from controller.ledger.append import Ledger
+    from controller.model.trustroot import TrustRoot
+    from controller.reconcile.observing import EvidenceBacking
+    from controller.uses.view import project_of
+
+    try:
+        project = project_of(found)
+        backing = EvidenceBacking(repo)
+        backing.ledger = Ledger(found.tips.evidence, found.state)
+        if found.state.cursors.main is not None:
+            state = resume_state(repo, found.state.cursors.main)
+        else:
+            state = genesis_state(repo, TrustRoot(project=project, genesis=repo.chain(tip)[0]))
+        judged = judge_main(repo, state, tip, backing, Terms(project, repo.main, sshsig.verify))
+    except LockgateError:
+        return None
+    return _landing(judged, tip)
+
+
+def _landing(judged: MainState, tip: str) -> Landing:
+    own = next((step for step in judged.steps if step.commit == tip), None)
+    held = own if own is not None and own.refused is not None else next(iter(judged.refused), None)
+    return Landing(
+        accepted=judged.accepted == tip,
+        code=held.refused if held is not None else None,
+        message=held.message if held is not None else None,
+        approves=own.approvals if own is not None else (),
+    )
+
+
+def _landed(commit: str, branch: str, landing: Landing | None) -> dict[str, Any]:
+    return {
+        "commit": commit,
+        "branch": branch,
+        "accepted": landing.accepted if landing is not None else None,
+        "code": landing.code if landing is not None else None,
+        "message": landing.message if landing is not None else None,
+        "approves": list(landing.approves) if landing is not None else [],
+    }
+
+
+def _meaning(landing: Landing | None) -> str:
+    if landing is None:
+        return "the controller judges it next; see `lockgate status`"
+    if landing.accepted:
+        if landing.approves:
+            return f"main's rules accept it; it counts as the approval of {', '.join(landing.approves)}"
+        return "main's rules accept it; it counts as nobody's approval"
+    return (
+        f"warning: main stands still there: {landing.code}: {landing.message}; nothing is deployed from it, and "
+        "somebody else who may must take it back: lockgate restore-main --key KEY"
+    )

@@ -1,0 +1,162 @@
+"""What commands share: the repository, the trust root, who signs, and what the controller says of itself."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from controller.cli.context import Context
+from controller.errors import Invalid, UsageError
+
+if TYPE_CHECKING:
+    from controller.adapters.git.repo import GitRepo
+    from controller.core.trust import TrustState
+    from controller.model.trustroot import TrustRoot
+    from controller.uses.view import Health, View
+    from controller.wiring.people import Person
+
+RootOption = Annotated[
+    Path | None, typer.Option("--trust-root", help="The pinned trust root; names the branches where they differ.")
+]
+KeyOption = Annotated[Path | None, typer.Option("--key", help="Your private key (OpenSSH or PEM, no passphrase).")]
+NameOption = Annotated[
+    str | None, typer.Option("--name", help="Your name in the commit; by default your name in the trust document.")
+]
+StateOption = Annotated[
+    Path | None, typer.Option("--state-dir", help="The controller's state directory, for what it says of itself.")
+]
+ControllerOption = Annotated[
+    str | None, typer.Option("--controller", help="The controller's address, for what it says of itself.")
+]
+
+
+def load_root(path: Path | None) -> TrustRoot | None:
+    """The trust root, when one is given. Raises as TrustRoot.load."""
+    if path is None:
+        return None
+    from controller.model.trustroot import TrustRoot
+
+    return TrustRoot.load(path)
+
+
+@contextlib.contextmanager
+def reading(context: Context, trust_root: Path | None = None) -> Iterator[GitRepo]:
+    """The repository, for reading."""
+    from controller.wiring.repos import read_repo
+
+    repo = read_repo(context.repo, load_root(trust_root))
+    try:
+        yield repo
+    finally:
+        repo.close()
+
+
+@contextlib.contextmanager
+def writing(context: Context, trust_root: Path | None = None) -> Iterator[GitRepo]:
+    """The repository, for people's commits."""
+    from controller.wiring.repos import write_repo
+
+    repo = write_repo(context.repo, load_root(trust_root))
+    try:
+        yield repo
+    finally:
+        repo.close()
+
+
+@contextlib.contextmanager
+def viewing(
+    context: Context,
+    trust_root: Path | None = None,
+    state_dir: Path | None = None,
+    controller: str | None = None,
+) -> Iterator[View]:
+    """The project as it stands."""
+    from controller.uses.view import view
+
+    with reading(context, trust_root) as repo:
+        yield view(repo, health_of(state_dir, controller))
+
+
+def now() -> datetime:
+    """The time of a question."""
+    return datetime.now(UTC)
+
+
+def person(trust: TrustState, key: Path | None, name: str | None) -> Person:
+    """Who signs. The key must be a principal's: whatever another key signs is refused anyway.
+
+    Raises UsageError("key-missing"), Invalid("key-not-principal"), and as `load_key`.
+    """
+    from controller.wiring.people import Person
+    from controller.wiring.repos import load_key
+
+    if key is None:
+        raise UsageError(
+            "key-missing",
+            "this is signed by a person",
+            where="--key",
+            expected="the file of your private key",
+            got="none",
+            cure="give --key FILE or set LOCKGATE_KEY",
+        )
+    signer = load_key(key)
+    owner = trust.owner_of(signer.public_key)
+    if owner is None:
+        raise Invalid(
+            "key-not-principal",
+            f"the key belongs to nobody in trust version {trust.version}",
+            where=str(key),
+            expected=f"a key of {', '.join(sorted(trust.members))}",
+            got=signer.public_key[:44] + "…",
+            cure="name the file of your own key, or have owners add it to trust/trust.yaml",
+        )
+    emails = trust.document.spec.principals[owner].emails
+    return Person(name or owner, emails[0] if emails else _git_email() or f"{owner}@localhost", signer)
+
+
+def _git_email() -> str | None:
+    try:
+        found = subprocess.run(["git", "config", "user.email"], capture_output=True, text=True, timeout=5)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip() or None
+
+
+def health_of(state_dir: Path | None, controller: str | None) -> Health | None:
+    """What the controller says of itself: at its address, else in its state directory; None when not asked."""
+    from controller.uses.view import Health
+
+    if controller is not None:
+        return _ask(controller)
+    if state_dir is None:
+        return None
+    try:
+        said = json.loads((state_dir / "health.json").read_text())
+        return Health(str(said["state"]), str(said["code"]), str(said["message"]), str(said["at"]))
+    except FileNotFoundError:
+        return Health("unknown", "controller-unknown", f"no controller has run with {state_dir}")
+    except (OSError, ValueError, KeyError, TypeError):
+        return Health("unknown", "controller-unknown", f"{state_dir / 'health.json'} cannot be read")
+
+
+def _ask(address: str) -> Health:
+    import httpx
+
+    from controller.uses.view import Health
+
+    url = address if "://" in address else f"http://{address}"
+    try:
+        said = httpx.get(f"{url.rstrip('/')}/status", timeout=3.0).raise_for_status().json()
+        health = said["health"]
+        agents = {str(name): str(at) for name, at in said.get("agents", {}).items()}
+        return Health(health["state"], health["code"], health["message"], health["at"], agents)
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError, TypeError, AttributeError) as error:
+        words = str(error) or type(error).__name__
+        return Health("unreachable", "controller-unreachable", f"{url} does not answer: {words}")

@@ -1,0 +1,192 @@
+"""The shapes of `-o json`: what every reading command answers. `schemas/cli/` is generated from these.
+
+A field is never renamed or taken away in a minor version; new ones may come. Times are RFC 3339 UTC, digests
+`sha256:<hex>`, commits whole ids. A field that does not apply is null.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypedDict
+
+
+class DiagnosticShape(TypedDict):
+    """One thing that is wrong with one file; line 0 is the file as a whole."""
+
+    severity: Literal["error", "warning"]
+    code: str
+    path: str
+    line: int
+    message: str
+    cure: str
+
+
+class BlockerShape(TypedDict):
+    """One thing that holds an environment up: what says so, until when, and what would change it."""
+
+    gate: str
+    code: str
+    message: str
+    until: str | None
+    unblock: str
+
+
+class WhyShape(TypedDict):
+    """Why an environment is blocked or waiting; `blockedBy` is empty when nothing holds it up."""
+
+    environment: str
+    run: str | None
+    phase: str
+    blockedBy: list[BlockerShape]
+
+
+class StatusShape(TypedDict):
+    """One environment. `release`, `manifestDigest` and `since` are what runs there; `run` is the open run, else
+    the last one, and `phase` its phase ("idle" when there was none); `stage` counts from 1."""
+
+    environment: str
+    release: str | None
+    manifestDigest: str | None
+    since: str | None
+    run: str | None
+    runRelease: str | None
+    phase: str
+    stage: int | None
+    stages: int | None
+    waitingFor: list[str]
+    actions: list[str]
+
+
+class SideShape(TypedDict):
+    """A release as it runs or ran."""
+
+    release: str | None
+    manifestDigest: str | None
+
+
+PreviewShape = TypedDict(
+    "PreviewShape",
+    {
+        "environment": str,
+        "run": str | None,
+        "from": SideShape,
+        "to": SideShape,
+        "reverts": list[str],
+        "unchanged": list[str],
+    },
+)
+"""What a rollback would do; nothing was written."""
+
+
+class AskedShape(TypedDict):
+    """A request that was pushed; `verdict` is the controller's answer when it was waited for."""
+
+    request: str
+    commit: str
+    verb: str
+    environment: str
+    run: str | None
+    verdict: Literal["accepted", "refused"] | None
+    code: str | None
+    message: str | None
+
+
+class PromotedShape(TypedDict):
+    """A slot written on a branch."""
+
+    environment: str
+    release: str
+    branch: str
+    commit: str
+    next: str
+
+
+class LandedShape(TypedDict):
+    """A commit on main, and how the path rules judge it (null when that cannot be told here)."""
+
+    commit: str
+    branch: str
+    accepted: bool | None
+    code: str | None
+    message: str | None
+    approves: list[str]
+
+
+class MovedShape(TypedDict):
+    component: str
+    repository: str
+    tag: str
+    locked: str
+    now: str | None
+
+
+class ResolvedComponentShape(TypedDict):
+    tag: str | None
+    digest: str
+    semver: str | None
+    channel: str | None
+
+
+class ResolveShape(TypedDict):
+    """A release resolved to digests; `moved` and `changed` speak of its lock, when checked."""
+
+    release: str
+    manifestDigest: str
+    components: dict[str, ResolvedComponentShape]
+    moved: list[MovedShape]
+    changed: bool
+
+
+class FindingShape(TypedDict):
+    code: str
+    commit: str
+    path: str
+    rule: str
+    message: str
+
+
+class RefusedShape(TypedDict):
+    commit: str
+    ref: str
+    code: str
+    message: str
+
+
+class VerifyShape(TypedDict):
+    """`verified` means: no finding. `refused` counts commits that were refused, on record, without effect."""
+
+    verified: bool
+    commits: int
+    entries: int
+    runs: int
+    refused: int
+    refusedCommits: list[RefusedShape]
+    findings: list[FindingShape]
+
+
+class PrincipalShape(TypedDict):
+    name: str
+    roles: list[str]
+    keys: list[str]
+    emails: list[str]
+    validAfter: str | None
+    validBefore: str | None
+
+
+class TrustShape(TypedDict):
+    """The trust document in force at the accepted tip of main."""
+
+    version: int
+    sha256: str
+    commit: str
+    principals: list[PrincipalShape]
+    thresholds: dict[str, int]
+
+
+class MadeShape(TypedDict):
+    """A new project: where it is, and what must be kept outside of it."""
+
+    directory: str
+    project: str
+    genesis: str
+    trustRoot: str
+    keys: dict[str, str]

@@ -1,0 +1,194 @@
+"""A project as it stands: the branches' tips, what evidence says, and the files of accepted main."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from controller.core.parse import parse, reads
+from controller.core.run import Run, fold
+from controller.core.trust import TrustState
+from controller.core.validate import assemble
+from controller.errors import Invalid, UsageError
+from controller.ledger.append import load_open, run_entries
+from controller.ledger.fold import EnvironmentState, State
+from controller.model.documents import TRUST_PATH
+from controller.model.entry import Pin
+from controller.model.history import Tips
+from controller.model.intent import Intent
+from controller.ports import Repo
+
+_REGULAR = (0o100644, 0o100755)
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What the controller says of itself, and when it last heard from each agent, as far as it was asked."""
+
+    state: str
+    code: str = ""
+    message: str = ""
+    at: str | None = None
+    agents: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class View:
+    """What short commands read. `accepted` is the commit whose files count; before evidence begins, main's tip."""
+
+    repo: Repo
+    tips: Tips
+    accepted: str | None
+    state: State
+    runs: Mapping[str, Run]
+    health: Health | None = None
+
+    @cached_property
+    def intent(self) -> Intent:
+        """The documents of accepted main, or all their diagnostics."""
+        if self.accepted is None:
+            return assemble("", {})
+        return intent_at(self.repo, self.accepted)
+
+    @cached_property
+    def trust(self) -> TrustState:
+        """The trust document of accepted main. Raises Invalid("trust-missing"), Invalid("trust-malformed")."""
+        return trust_at(self.repo, self.accepted)
+
+    @cached_property
+    def environments(self) -> list[str]:
+        """Every environment of accepted main or with a history, in order of promotion."""
+        names = {p.removeprefix("environments/").removesuffix(".yaml") for p in self._environment_files()}
+        names |= set(self.state.environments)
+
+        def place(name: str) -> tuple[int, str]:
+            loaded = self.intent.environments.get(name)
+            return (loaded.document.spec.order if loaded else 1 << 30, name)
+
+        return sorted(names, key=place)
+
+    def _environment_files(self) -> list[str]:
+        if self.accepted is None:
+            return []
+        files = self.repo.files(self.accepted, "environments")
+        return [path for path, _ in files if path.count("/") == 1 and path.endswith(".yaml")]
+
+    def environment(self, name: str) -> EnvironmentState:
+        """What evidence says of an environment. Raises Invalid("environment-unknown")."""
+        if name not in self.environments:
+            raise Invalid(
+                "environment-unknown",
+                "there is no such environment",
+                where=name,
+                expected=", ".join(self.environments) or "an environment on main",
+                got=name,
+                cure="name one of these, or add environments/<name>.yaml",
+            )
+        return self.state.environments.get(name) or EnvironmentState(environment=name)
+
+    def last_run(self, environment: str) -> Run | None:
+        """The newest run that is sealed, folded from its entries; None while one is open or none ever was."""
+        place = self.state.environments.get(environment)
+        if place is None or place.last_run is None or environment in self.runs or self.tips.evidence is None:
+            return None
+        folder = run_folder_of(self.repo, self.tips.evidence, place.last_run.run)
+        return fold(run_entries(self.repo, self.tips.evidence, folder)) if folder else None
+
+    def document(self, pin: Pin) -> Any:
+        """The document of a pinned file; None when it does not parse."""
+        return parse(pin.path, self.repo.read(pin.blob)).document
+
+
+def view(repo: Repo, health: Health | None = None) -> View:
+    """Read a project. No evidence branch yet is an empty state, not an error.
+
+    Raises Unavailable when the origin does not answer and Refused when what the evidence says is damaged.
+    """
+    tips = repo.observe()
+    if tips.evidence is None:
+        return View(repo, tips, tips.main, State(), {}, health)
+    state, _, entries = load_open(repo, tips.evidence)
+    runs = {run.environment: run for run in (fold(found) for found in entries.values())}
+    return View(repo, tips, state.cursors.main or tips.main, state, runs, health)
+
+
+def intent_at(repo: Repo, commit: str) -> Intent:
+    """Every document of a commit, or all diagnostics."""
+    files = {}
+    for path, file in repo.files(commit):
+        if reads(path, file.mode):
+            data = repo.read(file.blob) if file.mode in _REGULAR else b""
+            files[path] = (file.blob, parse(path, data, file.mode))
+    return assemble(commit, files)
+
+
+def trust_at(repo: Repo, commit: str | None) -> TrustState:
+    """The trust document of a commit. Raises Invalid("trust-missing"), Invalid("trust-malformed")."""
+    file = repo.file(commit, TRUST_PATH) if commit is not None else None
+    if file is None:
+        raise Invalid(
+            "trust-missing",
+            "there is no trust document",
+            where=TRUST_PATH,
+            expected="a file that says who may sign what",
+            got="none",
+            cure="name a repository made by `lockgate init` with --repo",
+        )
+    return TrustState.parse(repo.read(file.blob))
+
+
+def project_of(found: View) -> str:
+    """The project's name: as evidence began, else as lockgate.yaml says. Raises UsageError("project-unknown")."""
+    if found.state.cursors.project:
+        return found.state.cursors.project
+    project = found.intent.project
+    if project is None:
+        raise UsageError(
+            "project-unknown",
+            "the repository does not say which project it is",
+            where="lockgate.yaml",
+            expected="a Project document on main",
+            got="none that validates",
+            cure="see `lockgate validate`",
+        )
+    return str(project.document.metadata.name)
+
+
+def run_folder_of(repo: Repo, evidence: str, run: str) -> str | None:
+    """The folder of a run in an evidence commit's tree, by its name alone: newest day first."""
+    environment = run.rsplit("-", 2)[0]
+    top = _tree(repo, _root(repo, evidence), f"runs/{environment}".split("/"))
+    if top is None:
+        return None
+    for year, year_tree in _down(repo, top):
+        for month, month_tree in _down(repo, year_tree):
+            for day, day_tree in _down(repo, month_tree):
+                if run in dict(_down(repo, day_tree)):
+                    return f"runs/{environment}/{year}/{month}/{day}/{run}"
+    return None
+
+
+def _root(repo: Repo, commit: str) -> str:
+    return repo.commit(commit).tree
+
+
+def _tree(repo: Repo, tree: str, parts: list[str]) -> str | None:
+    for part in parts:
+        found = dict(_down(repo, tree)).get(part)
+        if found is None:
+            return None
+        tree = found
+    return tree
+
+
+def _down(repo: Repo, tree: str) -> list[tuple[str, str]]:
+    """The folders of a tree object, last name first."""
+    data, at, found = repo.raw(tree)[1], 0, []
+    while at < len(data):
+        space, nul = data.index(b" ", at), data.index(b"\0", at)
+        if data[at:space] == b"40000":
+            found.append((data[space + 1 : nul].decode("utf-8", "replace"), data[nul + 1 : nul + 21].hex()))
+        at = nul + 21
+    return sorted(found, reverse=True)

@@ -1,0 +1,369 @@
+"""Why an environment is blocked or waiting: one list of blockers, from recorded facts alone.
+
+`why` shows them with what would change them, `status` their messages. Nothing here decides anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from controller.core.approvals import ANY, Given, Tally, tally
+from controller.core.opening import documents_of
+from controller.core.parse import parse
+from controller.core.run import Run
+from controller.model.documents import path_of
+from controller.model.entry import Gates, MainRefused, Verdict, format_time
+from controller.model.environment import Environment
+from controller.model.strategy import Strategy
+from controller.uses.shapes import BlockerShape, WhyShape
+from controller.uses.view import View
+
+HEALTHY = ("running", "starting")
+
+
+@dataclass(frozen=True, slots=True)
+class Blocker:
+    """One thing that holds an environment up. `gate` names what says so: a gate, or main, documents, lock,
+    approval, targets, stage, run, controller."""
+
+    gate: str
+    code: str
+    message: str
+    until: datetime | None = None
+    unblock: str = ""
+
+    def shape(self) -> BlockerShape:
+        """As `why -o json` prints it."""
+        return {
+            "gate": self.gate,
+            "code": self.code,
+            "message": self.message,
+            "until": format_time(self.until) if self.until is not None else None,
+            "unblock": self.unblock,
+        }
+
+
+def why(found: View, environment: str, now: datetime) -> WhyShape:
+    """The shape that `why -o json` prints. Raises Invalid("environment-unknown")."""
+    place = found.environment(environment)
+    run = found.runs.get(environment)
+    last = place.last_run
+    return {
+        "environment": environment,
+        "run": run.id if run is not None else last.run if last is not None else None,
+        "phase": run.phase if run is not None else last.phase if last is not None else "idle",
+        "blockedBy": [blocker.shape() for blocker in blockers(found, environment, now)],
+    }
+
+
+def blockers(found: View, environment: str, now: datetime) -> list[Blocker]:
+    """Everything that holds an environment up now, the nearest cause first."""
+    run = found.runs.get(environment)
+    own = list(_open_run(found, run, now)) if run is not None else list(_between_runs(found, environment))
+    return [*_controller(found), *_main(found, environment), *_documents(found, environment), *own]
+
+
+# --- the project -----------------------------------------------------------------------------------------
+
+
+def _controller(found: View) -> Iterator[Blocker]:
+    health = found.health
+    if health is not None and health.state not in HEALTHY:
+        text = f"the controller is {health.state}: {health.message or health.code}"
+        yield Blocker("controller", health.code or health.state, text, None, "mend what it names; it tries again")
+
+
+def _main(found: View, environment: str) -> Iterator[Blocker]:
+    """Main stands still at refused commits, or has not been read yet."""
+    cursors = found.state.cursors
+    slot = path_of("Promotion", environment)
+    held = _held_slot(found, slot)
+    for refused in cursors.refused:
+        text = standing_text(refused)
+        if slot in refused.paths:
+            text += f"; it changes {slot}"
+        if held:
+            text += f"; {held}"
+        yield Blocker("main", refused.code, text, None, cure_text(found, refused))
+    tip, judged = found.tips.main, cursors.main
+    if tip is not None and judged is not None and tip != judged and not cursors.refused:
+        text = f"main is at {tip[:8]}, and the controller has judged it up to {judged[:8]}"
+        yield Blocker("controller", "main-not-judged", text, None, "see that the controller runs")
+    if found.tips.requests != cursors.requests and found.tips.evidence is not None:
+        text = f"requests up to {(found.tips.requests or '-')[:8]} are not judged yet"
+        yield Blocker("controller", "requests-not-judged", text, None, "see that the controller runs")
+
+
+def standing_text(refused: MainRefused) -> str:
+    """What holds main back, in one line."""
+    who = f" by {refused.signer}" if refused.signer else ""
+    return f"main stands still at {refused.commit[:8]}{who}: {refused.code}: {refused.message}"
+
+
+def cure_text(found: View, refused: MainRefused) -> str:
+    """Who can set main going again, and how."""
+    able = curers(found, refused)
+    who = _any_of(able) if able else "somebody who may restore these paths"
+    return f"{who}: lockgate restore-main --key KEY (a signed revert to {(found.accepted or '')[:8]})"
+
+
+def curers(found: View, refused: MainRefused) -> list[str]:
+    """Principals whose revert of a refused commit would be accepted: they may restore every path it touched
+    and signed none of it."""
+    trust, repo = found.trust, found.repo
+    commit = repo.commit(refused.commit)
+    keys = {commit.key}
+    if len(commit.parents) == 2:
+        keys |= {brought.key for brought in repo.brought(*commit.parents)}
+    signers = {trust.owner_of(key) for key in keys if key}
+    return [
+        name
+        for name in sorted(trust.members)
+        if name not in signers
+        and not trust.holds(name, "controller")
+        and all(trust.may_restore(name, path) for path in refused.paths)
+    ]
+
+
+def _held_slot(found: View, slot: str) -> str:
+    """What the slot at main's tip asks for and nobody acts on, while main stands still."""
+    if found.tips.main is None or found.accepted is None or found.tips.main == found.accepted:
+        return ""
+    there, here = found.repo.file(found.tips.main, slot), found.repo.file(found.accepted, slot)
+    if there is None or (here is not None and here.blob == there.blob):
+        return ""
+    document = parse(slot, found.repo.read(there.blob)).document
+    release = getattr(getattr(document, "spec", None), "release", None)
+    return f"the promotion of {release} there is not acted on" if release else "the slot there is not acted on"
+
+
+def _documents(found: View, environment: str) -> Iterator[Blocker]:
+    """Errors in the files that a run of this environment would read."""
+    paths = _read_paths(found, environment)
+    for diagnostic in found.intent.diagnostics:
+        if diagnostic.severity == "error" and diagnostic.path in paths:
+            text = f"{diagnostic.path}:{diagnostic.line}: {diagnostic.message}"
+            yield Blocker("documents", diagnostic.code, text, None, diagnostic.cure)
+
+
+def _read_paths(found: View, environment: str) -> set[str]:
+    intent = found.intent
+    paths = {path_of("Environment", environment), path_of("Promotion", environment)}
+    place = intent.environments.get(environment)
+    if place is not None:
+        paths.add(path_of("Strategy", place.document.spec.strategy))
+        paths |= {path_of("Policy", name) for name in place.document.spec.gate_names}
+    releases = {change.release for change in found.state.cursors.pending if change.environment == environment}
+    slot = intent.promotions.get(environment)
+    if slot is not None:
+        releases.add(slot.document.spec.release)
+    for release in releases:
+        paths |= {path_of("Release", release), path_of("ReleaseLock", release)}
+        loaded = intent.releases.get(release)
+        if loaded is not None:
+            paths |= {path_of("Component", name) for name in loaded.document.spec.components}
+    return paths
+
+
+# --- between runs ----------------------------------------------------------------------------------------
+
+
+def _between_runs(found: View, environment: str) -> Iterator[Blocker]:
+    pending = [change for change in found.state.cursors.pending if change.environment == environment]
+    if pending:
+        change = pending[-1]
+        text = (
+            f"the promotion of {change.release} ({change.commit[:8]}) is accepted, and no run is open for it yet"
+        )
+        ready = documents_of(found.intent, environment, change.release) is not None
+        cure = "see that the controller runs" if ready else "mend the documents; `lockgate validate` lists them"
+        yield Blocker("run", "promotion-pending", text, None, cure)
+        return
+    run = found.last_run(environment)
+    if run is None or run.sealed is None or run.phase in ("completed", "superseded"):
+        return
+    failed = _verdicts(run.gates, ("FAIL",)) if run.phase == "denied" else []
+    yield from failed
+    if not failed:
+        reason = run.sealed.reason
+        if run.control is not None and run.phase in ("rolled_back", "rollback_failed"):
+            reason += f": {run.control.reason}"
+        text = f"{run.id} ended {run.phase}: {reason}"
+        yield Blocker("run", run.sealed.code, text, None, after_end(run))
+
+
+def after_end(run: Run) -> str:
+    """What to do after a run that did not complete."""
+    again = f"lockgate promote {run.environment} RELEASE --reason …"
+    if run.sealed is not None and run.sealed.code == "downgrade-needs-rollback":
+        return f"an operator: lockgate rollback {run.environment} --reason …"
+    return {
+        "denied": f"cure what denied it, then {again}",
+        "rejected": f"settle it with {run.rejection.principal if run.rejection else 'the reviewer'}, then {again}",
+        "expired": again,
+        "aborted": f"{again}; targets that were touched: lockgate targets {run.id}",
+        "rolled_back": f"mend it, release it under a new name, then {again}",
+        "rollback_failed": f"see lockgate targets {run.id}; mend the targets or promote a good release",
+    }.get(run.phase, again)
+
+
+# --- an open run -----------------------------------------------------------------------------------------
+
+
+def _open_run(found: View, run: Run, now: datetime) -> Iterator[Blocker]:
+    match run.phase:
+        case "scheduled":
+            yield _lock(found, run)
+        case "gating":
+            yield from _gating(run)
+        case "awaiting_approval":
+            yield from _approval(found, run, now)
+        case "deploying":
+            yield from _orders(found, run, f"stage {run.stage + 1}: the report of")
+        case "evaluating":
+            yield from _evaluating(found, run)
+        case "verifying":
+            yield from _orders(found, run, "verification: the check of")
+        case "paused":
+            yield _paused(run)
+        case "rolling_back":
+            yield from _orders(found, run, "rolling back: the report of")
+
+
+def _lock(found: View, run: Run) -> Blocker:
+    release = run.opened.release
+    errors = [
+        d for d in found.intent.diagnostics if d.path.startswith(f"releases/{release}.") and d.severity == "error"
+    ]
+    if errors:
+        return Blocker(
+            "lock", errors[0].code, f"{release} cannot be locked: {errors[0].message}", None, errors[0].cure
+        )
+    if release in found.intent.locks:
+        return Blocker("lock", "inputs-pending", f"{release} is locked; the run's inputs are gathered next")
+    text = f"{release} is not locked yet: its tags are being resolved to digests"
+    return Blocker(
+        "lock", "lock-pending", text, None, f"`lockgate resolve {release}` shows what the registry answers"
+    )
+
+
+def _gating(run: Run) -> Iterator[Blocker]:
+    held = _verdicts(run.gates, ("FAIL", "WAIT"))
+    yield from held
+    if not held:
+        yield Blocker("gates", "gates-pending", "the gates are being decided")
+
+
+def _verdicts(gates: Gates | None, wanted: tuple[str, ...]) -> list[Blocker]:
+    return [_verdict(v) for v in (gates.verdicts if gates else ()) if v.verdict in wanted and v.level == "block"]
+
+
+def _verdict(verdict: Verdict) -> Blocker:
+    return Blocker(verdict.gate, verdict.code, verdict.message, verdict.until, verdict.unblock)
+
+
+def _approval(found: View, run: Run, now: datetime) -> Iterator[Blocker]:
+    counted = approvals_of(found, run, now)
+    if counted is None or counted.satisfied:
+        yield Blocker("approval", "approval-complete", "approved; the first stage is ordered next")
+        return
+    for role, number in counted.missing.items():
+        people = "approvals" if number > 1 else "approval"
+        text = f"{number} more {people}" + ("" if role == ANY else f" of {role}") + " needed"
+        subject = run.inputs.approval_subject if run.inputs else ""
+        able = _any_of(list(counted.eligible)) or "nobody in trust is left who"
+        cure = f"{able} may approve {subject[:19]}: lockgate approve {run.environment} --reason … --key KEY"
+        yield Blocker("approval", "approval-missing", text, run.opened.expires, cure)
+    for approval in run.approvals:
+        if not approval.counted:
+            yield Blocker("approval", approval.code, approval.message, None, "approve the digests by a request")
+    for refused in counted.not_counted:
+        yield Blocker("approval", refused.code, refused.message, None, "approve again")
+
+
+def approvals_of(found: View, run: Run, now: datetime) -> Tally | None:
+    """The run's approvals counted as of now; None when its environment document is not readable."""
+    pin = next((p for p in run.opened.pins if p.path == path_of("Environment", run.environment)), None)
+    document = found.document(pin) if pin is not None else None
+    if not isinstance(document, Environment):
+        return None
+    required = document.spec.approvals
+    if run.opened.cause == "request":
+        required = required.model_copy(update={"count": 0, "roles": {}})
+    given = [
+        Given(principal=a.principal, key_id=a.key_id, via=a.via, subject=a.subject, at=a.at, expires=a.expires)
+        for a in run.approvals
+        if a.counted
+    ]
+    authors = frozenset({*run.opened.authors, *filter(None, [run.opened.requester])})
+    subject = run.inputs.approval_subject if run.inputs else ""
+    return tally(required, given, subject=subject, authors=authors, trust=found.trust, now=now)
+
+
+def _orders(found: View, run: Run, what: str) -> Iterator[Blocker]:
+    if run.ordered is None or run.reported:
+        yield Blocker("targets", "orders-pending", f"{run.phase}: the next orders are written")
+        return
+    seen = found.health.agents if found.health is not None else {}
+    names = [line.target for line in run.ordered.orders]
+    shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+    text = f"{what} {shown} is awaited"
+    if seen:
+        silent = [name for name in names if name not in seen]
+        text += f"; never heard of since the controller started: {', '.join(silent)}" if silent else ""
+    cure = (
+        f"see that the agents run; without a report by {_hhmm(run.ordered.deadline)} the target counts as failed"
+    )
+    yield Blocker("targets", "report-pending", text, run.ordered.deadline, cure)
+
+
+def _evaluating(found: View, run: Run) -> Iterator[Blocker]:
+    strategy = _strategy(found, run)
+    plan = strategy.spec.stages if strategy is not None and run.opened.mode == "promotion" else ()
+    stage = plan[run.stage] if 0 <= run.stage < len(plan) else None
+    if run.evaluated is None:
+        since = run.evaluating_since
+        text = f"stage {run.stage + 1} is being judged"
+        if stage is not None:
+            wanted = ["health", *stage.analysis]
+            text += f" by {', '.join(wanted)}"
+        least = stage.min_healthy_time if stage is not None else None
+        until = since + least if since is not None and least is not None else None
+        cure = "nothing to do; `lockgate pause` or `lockgate rollback` interferes"
+        yield Blocker("stage", "stage-evaluating", text, until, cure)
+        return
+    held = _verdicts(run.gates, ("FAIL", "WAIT")) if run.gates and run.gates.stage > run.stage else []
+    yield from held
+    rest = stage.pause if stage is not None else None
+    if not held and rest is not None and rest.duration is not None and run.evaluated_at is not None:
+        text = f"stage {run.stage + 1} was found good and rests"
+        yield Blocker("stage", "stage-pause", text, run.evaluated_at + rest.duration, "nothing to do")
+
+
+def _strategy(found: View, run: Run) -> Strategy | None:
+    for pin in run.opened.pins:
+        if pin.path.startswith("strategies/"):
+            document = found.document(pin)
+            return document if isinstance(document, Strategy) else None
+    return None
+
+
+def _paused(run: Run) -> Blocker:
+    control = run.control
+    if control is None:
+        return Blocker("run", "paused", "the run is paused")
+    text = f"paused by {control.by}: {control.reason}"
+    cure = f"lockgate resume {run.environment} --reason …; or rollback, or abort"
+    if control.code == "no-rollback-target":
+        cure = f"lockgate abort {run.environment} --reason …; then promote a good release"
+    return Blocker("run", control.code, text, None, cure)
+
+
+def _any_of(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}" if names else ""
+
+
+def _hhmm(at: datetime) -> str:
+    return f"{at:%H:%M:%S} UTC"
