@@ -217,6 +217,8 @@ def _typed(payload: bytes, envelope_digest: str, path: str) -> tuple[Entry, Stat
     values = typed.__dict__
     fields = {name: values[name] for name in _FIELDS}
     fields["detail"] = predicate["detail"]
+    if fields["configuration"] is not None:
+        fields["configuration"] = tuple(predicate["configuration"])
     entry = _instance(
         Entry,
         {

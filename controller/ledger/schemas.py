@@ -39,7 +39,7 @@ def _tidied(node: Any) -> Any:
         return [_tidied(item) for item in node]
     if not isinstance(node, dict):
         return node
-    tidy = {}
+    tidy: dict[str, Any] = {}
     for key, value in node.items():
         if key in ("properties", "$defs"):
             tidy[key] = {name: _tidied(item) for name, item in value.items()}
