@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import stat
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from controller.core.checks import check
 from controller.core.compose import Pointer, compose
@@ -33,14 +34,20 @@ _MARKER = b"lockgate.dev/"
 class Parsed:
     """A file of the tree. `document` is None when it holds none or an error was found.
 
-    `sha256` is "sha256:<hex>" of the bytes. `data` is kept only to find lines again.
+    `sha256` is "sha256:<hex>" of the bytes. `packed` are the bytes, compressed: they are wanted again only to
+    find a line, and ten thousand files should fit in little memory.
     """
 
     path: str
     sha256: str
     document: Document | None
     diagnostics: tuple[Diagnostic, ...]
-    data: bytes = field(default=b"", repr=False, compare=False)
+    packed: bytes = field(default=b"", repr=False, compare=False)
+
+    @property
+    def data(self) -> bytes:
+        """The file's bytes."""
+        return zlib.decompress(self.packed) if self.packed else b""
 
 
 def reads(path: str, mode: int = 0o100644) -> bool:
@@ -58,14 +65,36 @@ def parse(path: str, data: bytes, mode: int = 0o100644) -> Parsed:
     `mode` is the Git mode of the tree entry; links and submodules are refused unread.
     """
     sha256 = "sha256:" + hashlib.sha256(data).hexdigest()
+    packed = zlib.compress(data, 1)
     kind = path_kind(path)
     finding = _place(path, kind, data, mode)
     if finding is not None:
-        return Parsed(path, sha256, None, (_diagnostic(path, finding, 0),), data)
+        return Parsed(path, sha256, None, (_diagnostic(path, finding, 0),), packed)
     if kind is None:
-        return Parsed(path, sha256, None, (), data)
+        return Parsed(path, sha256, None, (), packed)
     document, diagnostics = _document(path, kind, data)
-    return Parsed(path, sha256, document, diagnostics, data)
+    if document is not None:
+        _slim(document)
+    return Parsed(path, sha256, document, diagnostics, packed)
+
+
+_NOTHING_SET: set[str] = set()
+
+
+def _slim(value: Any) -> None:
+    """Let go of each model's record of which fields were given: only validation needs it, and in ten thousand
+    documents it takes more memory than their content."""
+    if isinstance(value, BaseModel):
+        object.__setattr__(value, "__pydantic_fields_set__", _NOTHING_SET)
+        for part in value.__dict__.values():
+            if isinstance(part, BaseModel | tuple | dict):
+                _slim(part)
+    elif isinstance(value, tuple):
+        for part in value:
+            _slim(part)
+    elif isinstance(value, dict):
+        for part in value.values():
+            _slim(part)
 
 
 def line_of(parsed: Parsed, at: Pointer) -> int:

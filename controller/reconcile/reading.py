@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import pickle
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
@@ -14,6 +15,13 @@ from controller.model.entry import CompletedRun, Pin
 from controller.model.history import TreeFile
 from controller.model.intent import Intent
 from controller.ports import Repo
+
+KEPT = 4096
+"""How many pinned documents are kept parsed."""
+
+
+AT_ONCE = 512
+"""Files read from the cache together: enough for speed, few enough for memory."""
 
 
 class Cache(Protocol):
@@ -53,13 +61,19 @@ class Reader:
         """The document of a pinned blob."""
         key = (pin.path, pin.blob)
         if key not in self._parsed:
+            if len(self._parsed) >= KEPT:
+                self._parsed.clear()  # what open runs pin is read again; what is gone is not kept for ever
             self._parsed[key] = parse(pin.path, self._repo.read(pin.blob))
         return self._parsed[key].document
 
     def _parse(self, files: Iterable[tuple[str, TreeFile]]) -> dict[str, tuple[str, Parsed]]:
-        wanted = [(path, file) for path, file in files if reads(path, file.mode)]
-        keys = {f"{file.blob}:{file.mode:o}:{path}": (path, file) for path, file in wanted}
+        wanted = iter([(path, file) for path, file in files if reads(path, file.mode)])
         found: dict[str, tuple[str, Parsed]] = {}
+        while some := list(itertools.islice(wanted, AT_ONCE)):
+            self._parse_some({f"{file.blob}:{file.mode:o}:{path}": (path, file) for path, file in some}, found)
+        return found
+
+    def _parse_some(self, keys: Mapping[str, tuple[str, TreeFile]], found: dict[str, tuple[str, Parsed]]) -> None:
         cached = self._cache.get_many(keys) if self._cache is not None else {}
         fresh: dict[str, bytes] = {}
         for key, (path, file) in keys.items():
@@ -71,7 +85,6 @@ class Reader:
             found[path] = (file.blob, parsed)
         if fresh and self._cache is not None:
             self._cache.put_many(fresh)
-        return found
 
 
 def _unpickle(data: bytes | None) -> Parsed | None:
