@@ -182,3 +182,129 @@ def trust_text(answer: Mapping[str, Any]) -> str:
     ]
     head = f"trust version {answer['version']} at {short(answer['commit'])}, {short(answer['sha256'])}"
     return "\n".join([head, table(["PRINCIPAL", "ROLES", "KEY", "KEYS"], rows)])
+
+
+def runs_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """`runs`."""
+    if not rows:
+        return "no runs yet"
+    return table(
+        ["RUN", "RELEASE", "PHASE", "OPENED", "CLOSED", "SEALED"],
+        [
+            [
+                row["run"],
+                row["release"],
+                f"{symbol(row['phase'])} {row['phase']}",
+                clock(row["opened"]),
+                clock(row["closed"]),
+                SEALED if row["sealed"] else PENDING,
+            ]
+            for row in rows
+        ],
+    )
+
+
+def timeline_head(run: str) -> str:
+    """The first line of a timeline."""
+    return paint(f"run {run}", "bold")
+
+
+def step_line(row: Mapping[str, Any]) -> str:
+    """One step of a timeline: sealed, because it is recorded."""
+    sign = FAILED if row["result"] in BAD or row["result"].lower() in BAD else SEALED
+    style = "red" if sign == FAILED else "green"
+    left = f"{row['sequence']:>3}  {clock(row['at'])}  {row['kind']:<12}"
+    return f"{paint(sign, style)} {left}  {row['summary']}  [{short(row['commit'], 8)}]"
+
+
+def timeline_text(answer: Mapping[str, Any]) -> str:
+    """`timeline`: a line an entry, and the phase as it stands."""
+    lines = [timeline_head(answer["run"]), *(step_line(row) for row in answer["steps"])]
+    if answer["steps"][-1]["kind"] != "sealed":
+        lines.append(f"{RUNNING} {answer['phase']}; {PENDING} not sealed yet")
+    return "\n".join(lines)
+
+
+def step_text(answer: Mapping[str, Any]) -> str:
+    """`step`: who, what, why, how and when, as YAML, after where it stands."""
+    import yaml
+
+    predicate = answer["predicate"]
+    head = [
+        f"{answer['run']} step {predicate['sequence']}: {predicate['kind']} {predicate['result']}",
+        f"  {predicate['summary']}",
+        f"  envelope  {answer['envelope']}",
+        f"  commit    {answer['commit'] or '-'}",
+        f"  path      {answer['path']}",
+    ]
+    parts = {name: predicate[name] for name in ("who", "what", "why", "how", "when", "observed", "detail")}
+    return "\n".join(head) + "\n" + yaml.safe_dump(parts, sort_keys=False, allow_unicode=True, width=110)
+
+
+def targets_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """`targets`."""
+    if not rows:
+        return "no targets yet: the run has not gathered its inputs"
+    return table(
+        ["TARGET", "STAGE", "ACTION", "RESULT", "HEALTHY", "DIGEST", "MESSAGE"],
+        [
+            [
+                row["target"],
+                row["stage"],
+                row["action"],
+                row["result"],
+                {True: SEALED, False: FAILED, None: None}[row["healthy"]],
+                short(row["manifestDigest"]),
+                ": ".join(part for part in (row["code"], row["message"]) if part),
+            ]
+            for row in rows
+        ],
+    )
+
+
+def evidence_text(run: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    """`evidence`: per checkpoint its state, digest and path."""
+    signs = {"sealed": SEALED, "pending": PENDING, "absent": FAILED}
+    drawn = table(
+        ["", "CHECKPOINT", "STEP", "ENVELOPE", "PATH"],
+        [
+            [signs[row["state"]], row["checkpoint"], row["sequence"], short(row["envelope"], 16), row["path"]]
+            for row in rows
+        ],
+    )
+    return f"{timeline_head(run)}\n{drawn}"
+
+
+def diagnostics_text(rows: Sequence[Mapping[str, Any]], where: str) -> str:
+    """`validate`: a line a diagnostic, as compilers write them, and the count."""
+    lines = []
+    for row in rows:
+        style = "red" if row["severity"] == "error" else "yellow"
+        place = f"{row['path']}:{row['line']}"
+        lines.append(f"{place}: {paint(row['severity'], style)}: {row['code']}: {row['message']}; {row['cure']}")
+    errors = sum(row["severity"] == "error" for row in rows)
+    verdict = f"{FAILED} {errors} errors" if errors else f"{SEALED} no errors"
+    rest = len(rows) - errors
+    return "\n".join([*lines, f"{verdict}{f', {rest} warnings' if rest else ''} in {where}"])
+
+
+def resolve_text(answers: Sequence[Mapping[str, Any]], checked: bool) -> str:
+    """`resolve`: each release's digests, and what moved."""
+    parts = []
+    for one in answers:
+        rows = [
+            [name, part["tag"], part["digest"], part["semver"], part["channel"]]
+            for name, part in one["components"].items()
+        ]
+        parts.append(f"{one['release']} {one['manifestDigest']}")
+        parts.append(table(["COMPONENT", "TAG", "DIGEST", "SEMVER", "CHANNEL"], rows))
+        for moved in one["moved"]:
+            now = short(moved["now"]) if moved["now"] else "gone"
+            parts.append(
+                f"{FAILED} tag {moved['tag']} of {moved['component']} moved: {short(moved['locked'])} → {now}"
+            )
+        if one["changed"]:
+            parts.append(f"{FAILED} releases/{one['release']}.yaml changed after it was locked")
+        if checked and not one["moved"] and not one["changed"]:
+            parts.append(f"{SEALED} the lock still says what the registry says")
+    return "\n".join(parts) if parts else "nothing to resolve"
