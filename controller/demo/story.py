@@ -114,6 +114,7 @@ class Story:
         before = self._stickers()
         self.promote("prod", release, "rolled_back")
         self._wait(lambda: former.encode() in (self._main_file("promotions/prod.yaml") or b""), "no slot revert")
+        self._wait(lambda: self._accepted() == self.repo.observe().main, "the slot revert was not accepted")
         self._line(f"main: {self._subject('main')}")
         state = self._state("prod")
         after = self._stickers()
