@@ -13,6 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from controller.agent.checks import run_checks
 from controller.agent.drivers.launch import safe_name
 from controller.agent.drivers.process import ProcessDriver
 from controller.agent.journal import Journal
@@ -223,6 +224,7 @@ class Executor:
             raise _differs("sticker-mismatch", "lockgate.version.json", order.manifest_digest, got)
         if running and self._driver.healthy() is not True:
             raise _differs("unhealthy", "health check", "every service healthy", "at least one is not")
+        run_checks(order.checks, self._driver.services())
         return states, sticker_digest
 
     def _check_allowed(self, order: Order) -> None:

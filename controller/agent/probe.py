@@ -114,13 +114,22 @@ def traffic(grown: Iterable[Series]) -> Traffic:
 
 def check_http(port: int, path: str, timeout: float) -> bool:
     """Whether GET on this machine's `port` answers 2xx within `timeout` seconds."""
-    return _get(port, path, timeout) is not None
+    answer = _get(port, path, timeout)
+    return answer is not None and 200 <= answer[0] < 300
+
+
+def http_status(port: int, path: str, timeout: float) -> int | None:
+    """The status of GET on this machine's `port`; None when nobody answers within `timeout` seconds."""
+    answer = _get(port, path, timeout)
+    return None if answer is None else answer[0]
 
 
 def scrape(port: int, path: str, timeout: float) -> Series | None:
     """The counters a workload tells on `port`; None when it does not answer in `timeout` seconds."""
-    body = _get(port, path, timeout)
-    return None if body is None else counters(body.decode("utf-8", "replace"))
+    answer = _get(port, path, timeout)
+    if answer is None or not 200 <= answer[0] < 300:
+        return None
+    return counters(answer[1].decode("utf-8", "replace"))
 
 
 def check_command(command: Sequence[str], cwd: Path, env: Mapping[str, str], timeout: float) -> bool:
@@ -141,13 +150,12 @@ def check_command(command: Sequence[str], cwd: Path, env: Mapping[str, str], tim
     return done.returncode == 0
 
 
-def _get(port: int, path: str, timeout: float) -> bytes | None:
+def _get(port: int, path: str, timeout: float) -> tuple[int, bytes] | None:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
     try:
         connection.request("GET", path, headers={"Connection": "close"})
         answer = connection.getresponse()
-        body = answer.read(MAX_TEXT)
-        return body if 200 <= answer.status < 300 else None
+        return answer.status, answer.read(MAX_TEXT)
     except (OSError, http.client.HTTPException):
         return None
     finally:

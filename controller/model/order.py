@@ -50,6 +50,29 @@ class OrderComponent(Wire):
     run: dict[str, Any] | None = None
 
 
+class HttpProbe(Wire):
+    """A request that must be answered with the status `expect`; unnamed: of every component with a port."""
+
+    path: str
+    expect: int = 200
+    component: str | None = None
+    port: str | None = None
+
+
+class ExecProbe(Wire):
+    """A command that must end with exit code 0 in the version's folder; unnamed: of every component."""
+
+    command: tuple[str, ...]
+    component: str | None = None
+
+
+class OrderCheck(Wire):
+    """One check of a `check` order: exactly one of the two."""
+
+    http: HttpProbe | None = None
+    exec: ExecProbe | None = None
+
+
 class LogState(Wire):
     """The transparency log as of the entry that recorded the order: number of leaves and their root."""
 
@@ -75,6 +98,7 @@ class Order(Wire):
     release: str
     manifest_digest: Digest
     components: dict[str, OrderComponent]
+    checks: tuple[OrderCheck, ...] = ()
     variables: dict[str, str] = Field(default_factory=dict)
     deadline: AwareDatetime
     entry_index: Count

@@ -147,6 +147,10 @@ class ProcessDriver:
             for name, s in self._services.current.items()
         }
 
+    def services(self) -> Mapping[str, Service]:
+        """The services that run now, by component."""
+        return self._services.current
+
     @property
     def manifest_digest(self) -> str | None:
         """The release's manifest digest that was switched to last."""
