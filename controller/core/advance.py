@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import timedelta
 
 from controller.core import rolling
 from controller.core.approvals import Given, Tally, tally
@@ -83,11 +83,18 @@ def _gating(desk: Desk, run: Run) -> bool:
     return decided.detail.aggregate != "WAIT"
 
 
-def regate(desk: Desk, run: Run, stage: int) -> Decided:
-    """Decide every gate for a stage and record the answer, unless it is the one already recorded."""
+def regate(desk: Desk, run: Run, stage: int, max_age: timedelta | None = None) -> Decided:
+    """Decide every gate for a stage and record the answer, unless it is the one already recorded.
+
+    A passing answer is recorded again, as what the orders after it rest on, unless it is younger than `max_age`.
+    """
     documents = desk.documents[run.id]
     decided = decide_gates(
-        gates_of(desk.world, run, documents), stage, _asked_since(run), desk.now, desk.world.answers
+        gates_of(desk.world, run, documents),
+        stage,
+        run.unanswered if run.gates is not None and run.gates.stage == stage else {},
+        desk.now,
+        desk.world.answers,
     )
     for question in decided.questions:
         desk.ask(question)
@@ -100,7 +107,8 @@ def regate(desk: Desk, run: Run, stage: int) -> Decided:
         and [(v.gate, v.verdict, v.code) for v in last.verdicts]
         == [(v.gate, v.verdict, v.code) for v in detail.verdicts]
     )
-    if same and detail.aggregate == "WAIT":
+    young = max_age is not None and run.gates_at is not None and desk.now - run.gates_at <= max_age
+    if same and (young or detail.aggregate in ("WAIT", "FAIL")):
         return decided
     warns = sum(1 for v in detail.verdicts if v.verdict == "WARN")
     text = f"gates {detail.aggregate} for {run.opened.release}" + (f", {warns} warnings" if warns else "")
@@ -121,11 +129,6 @@ def regate(desk: Desk, run: Run, stage: int) -> Decided:
     return decided
 
 
-def _asked_since(run: Run) -> datetime:
-    """When the gates of this stage were first asked: their deadlines count from it."""
-    return run.evaluated_at or run.opened_at
-
-
 def _awaiting_approval(desk: Desk, run: Run) -> bool:
     if run.rejection is not None:
         return _gating(desk, run)
@@ -135,12 +138,21 @@ def _awaiting_approval(desk: Desk, run: Run) -> bool:
     if not counted.satisfied:
         desk.look_at(counted.next_expiry)
         return False
-    age = desk.documents[run.id].environment.spec.gate_max_age
-    if age is not None and run.gates_at is not None and desk.now - run.gates_at > age:
-        regate(desk, run, 0)
-        return True
+    if run.gates_at != desk.now:
+        # The gates passed in an earlier pass; what became stricter while approvals were awaited holds.
+        decided = regate(desk, run, 0, _gate_max_age(desk, run))
+        run = desk.runs[run.environment]
+        if decided.detail.aggregate in ("WAIT", "FAIL"):
+            return True
     rolling.order_stage(desk, run, 0)
     return True
+
+
+def _gate_max_age(desk: Desk, run: Run) -> timedelta | None:
+    """How old a gates entry may be at the first stage: the environment's word, else the project's default."""
+    project = desk.world.intent.project
+    default = project.document.spec.defaults.gate_max_age if project is not None else None
+    return desk.documents[run.id].environment.spec.gate_max_age or default
 
 
 def _record_merge_approvals(desk: Desk, run: Run) -> bool:

@@ -163,9 +163,10 @@ def _health(stage: Stage | None, results: Sequence[TargetResult], window: Window
     """Healthy share over the stage's targets, held for `minHealthyTime` without a break."""
     need = _ratio(stage)
     hold = (stage.min_healthy_time if stage else None) or timedelta(0)
-    if not results:
+    sampled = bool(hold or (stage and stage.analysis))
+    if not results and not (sampled and window.targets):
         return _criterion("healthy", "passed", 1.0, 0, "the stage has no targets of its own")
-    if not hold and not (stage and stage.analysis):
+    if not sampled:
         good = sum(1 for r in results if r.result == "succeeded" and r.healthy is not False)
         share = good / len(results)
         return _criterion(
@@ -175,30 +176,29 @@ def _health(stage: Stage | None, results: Sequence[TargetResult], window: Window
             good,
             f"{good} of {len(results)} targets healthy",
         )
-    moments = sorted({s.at for samples in window.samples.values() for s in samples})
+    heard = sorted(((s.at, s.sequence, t, bool(s.healthy)) for t, ss in window.samples.items() for s in ss))
+    silence = STALE_AFTER * window.interval + timedelta(seconds=1)
     since: datetime | None = None
+    before: datetime | None = None
     share = 0.0
-    for moment in moments:
-        share = _share_at(moment, window)
+    last: dict[str, tuple[datetime, bool]] = {}
+    for place, (moment, _, target, healthy) in enumerate(heard):
+        last[target] = (moment, healthy)
+        if place + 1 < len(heard) and heard[place + 1][0] == moment:
+            continue  # one instant is judged once, with everything that was said at it
+        fine = sum(1 for t in window.targets if t in last and last[t][1] and moment - last[t][0] <= silence)
+        share = fine / len(window.targets) if window.targets else 1.0
+        if before is not None and moment - before > silence:
+            since = None  # nobody said anything for so long: health did not hold over the gap
         since = (since or moment) if share >= need else None
-    stale = not moments or window.now - moments[-1] > STALE_AFTER * window.interval + timedelta(seconds=1)
-    held = moments[-1] - since if since is not None and not stale else timedelta(0)
+        before = moment
+    stale = before is None or window.now - before > silence
+    held = before - since if before is not None and since is not None and not stale else timedelta(0)
     good = round(share * len(window.targets))
-    text = f"{good} of {len(window.targets)} targets healthy for {held.total_seconds():.1f}s of {hold.total_seconds():.1f}s"
+    spans = f"{held.total_seconds():.1f}s of {hold.total_seconds():.1f}s"
+    text = f"{good} of {len(window.targets)} targets healthy for {spans}"
     done = since is not None and not stale and held >= hold
-    return _criterion("healthy", "passed" if done else "unknown", share if moments else None, len(moments), text)
-
-
-def _share_at(moment: datetime, window: Window) -> float:
-    good = 0
-    for target in window.targets:
-        last = None
-        for sample in window.samples.get(target, ()):
-            if sample.at <= moment:
-                last = sample
-        fresh = last is not None and moment - last.at <= STALE_AFTER * window.interval + timedelta(seconds=1)
-        good += bool(fresh and last is not None and last.healthy)
-    return good / len(window.targets) if window.targets else 1.0
+    return _criterion("healthy", "passed" if done else "unknown", share if heard else None, len(heard), text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,11 +211,11 @@ class Measurement:
 def _measure(metric: Metric, window: Window) -> tuple[Measurement, ...]:
     """Values per interval since the stage began, whole intervals only, over all of the stage's targets."""
     interval = metric.interval or DEFAULT_INTERVAL
-    count = int((window.now - window.since) / interval)
+    count = max(0, (window.now - window.since) // interval)
     buckets: list[list[Sample]] = [[] for _ in range(count)]
     for samples in window.samples.values():
         for sample in samples:
-            slot = int((sample.at - window.since) / interval)
+            slot = (sample.at - window.since) // interval
             if 0 <= slot < count:
                 buckets[slot].append(sample)
     return tuple(Measurement(_value(metric.metric or "", bucket)) for bucket in buckets)

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from controller.core.advance import record_approval, seal
+from controller.core.advance import record_approval, seal, tally_of
 from controller.core.desk import Desk
 from controller.core.gates import decide_gates
 from controller.core.inputs import gates_of
-from controller.core.opening import documents_of, open_rollback
+from controller.core.opening import documents_of, open_rollback, rollback_target
 from controller.core.requests import RequestVerdict
 from controller.core.run import Run
 from controller.core.transitions import ACTIONS
@@ -30,12 +30,15 @@ def judge_requests(desk: Desk) -> None:
     """Record the verdict on every new request, in the order they were committed, and do what was accepted."""
     asked = desk.world.requests
     stopped = {
-        (v.request.environment, v.request.run)
-        for _, v in asked
-        if v.accepted and v.request is not None and v.request.verb in STRONGER
+        v.request.environment
+        for commit, v in asked
+        if v.accepted
+        and v.request is not None
+        and v.request.verb in STRONGER
+        and _refusal(desk, desk.runs.get(v.request.environment), v.request, set(), _actor(commit, v)) is None
     }
     for commit, verdict in asked:
-        actor = Actor(principal=verdict.principal or "unknown", key_id=key_id(commit.key) if commit.key else None)
+        actor = _actor(commit, verdict)
         request = verdict.request
         if verdict.accepted and request is not None:
             run = desk.runs.get(request.environment)
@@ -45,6 +48,10 @@ def judge_requests(desk: Desk) -> None:
         _record(desk, commit, verdict, actor)
         if verdict.accepted and request is not None:
             DO[request.verb](desk, commit, request, actor)
+
+
+def _actor(commit: Commit, verdict: RequestVerdict) -> Actor:
+    return Actor(principal=verdict.principal or "unknown", key_id=key_id(commit.key) if commit.key else None)
 
 
 def _record(desk: Desk, commit: Commit, verdict: RequestVerdict, actor: Actor) -> None:
@@ -76,12 +83,12 @@ def _record(desk: Desk, commit: Commit, verdict: RequestVerdict, actor: Actor) -
 
 
 def _refusal(
-    desk: Desk, run: Run | None, request: Request, stopped: set[tuple[str, str | None]], actor: Actor
+    desk: Desk, run: Run | None, request: Request, stopped: set[str], actor: Actor
 ) -> tuple[str, str] | None:
     """Why an entitled request cannot be done now: (code, message); None when it can."""
     if request.verb not in DO:
         return "verb-unsupported", f"this controller does not do {request.verb} yet"
-    if request.verb in WEAKER and (request.environment, request.run) in stopped:
+    if request.verb in WEAKER and request.environment in stopped:
         return "outranked", f"an abort or reject of the same run in the same pass outranks {request.verb}"
     if run is None:
         return _no_run(desk, request)
@@ -94,6 +101,8 @@ def _refusal(
         return _approve_refusal(desk, run, request, actor)
     if request.verb == "resume":
         return _resume_refusal(desk, run)
+    if request.verb == "rollback" and run.opened.mode == "rollback":
+        return "rollback-of-rollback", "a rollback is never rolled back; pause or abort it"
     if request.verb == "rollback" and run.opened.previous is None:
         return "no-rollback-target", "nothing ran here before, so there is nothing to go back to"
     return None
@@ -105,9 +114,12 @@ def _no_run(desk: Desk, request: Request) -> tuple[str, str] | None:
         return "run-not-open", f"{request.environment} has no open run"
     if request.environment in desk.settled:
         return "run-not-open", "the run ended in this very pass; ask again"
-    if place is None or len(place.history) < 2:
+    if request.run is not None and (place is None or request.run != place.run):
+        return "run-not-open", f"{request.run} is not open, and not what {request.environment} runs"
+    target = rollback_target(desk, request.environment)
+    if target is None:
         return "no-rollback-target", f"{request.environment} has no completed release before the one it runs"
-    back = place.history[-2].release
+    back = target.release
     if documents_of(desk.world.intent, request.environment, back) is None:
         return "no-rollback-target", f"the files of {back} are no longer on main or do not validate"
     blocked = desk.world.intent.releases[back].document.spec.state
@@ -121,10 +133,13 @@ def _approve_refusal(desk: Desk, run: Run, request: Request, actor: Actor) -> tu
         return "approval-without-lock", "the release is not locked yet: there are no digests to approve"
     if request.binds != run.inputs.approval_subject:
         return "approval-void", "the approval is bound to another subject than this run's"
-    if actor.principal in {*run.opened.authors, run.opened.requester}:
-        if desk.documents[run.id].environment.spec.approvals.separation_of_duties:
-            return "self-approval", f"{actor.principal} asked for this promotion and cannot approve it"
-    if any(a.counted and a.principal == actor.principal for a in run.approvals):
+    separated = desk.documents[run.id].environment.spec.approvals.separation_of_duties
+    if separated and actor.principal in {*run.opened.authors, run.opened.requester}:
+        return "self-approval", f"{actor.principal} asked for this promotion and cannot approve it"
+    if any(
+        a.counted and a.principal == actor.principal and (a.expires is None or a.expires > desk.now)
+        for a in run.approvals
+    ):
         return "already-approved", f"{actor.principal} has approved this run already"
     return None
 
@@ -135,12 +150,12 @@ def _resume_refusal(desk: Desk, run: Run) -> tuple[str, str] | None:
         return "criteria-not-met", "the stage has failed; roll back or abort"
     if run.remembered == "verifying" and run.verified is not None and not run.verified.ok:
         return "criteria-not-met", "the verification has failed; roll back or abort"
-    if run.inputs is None or run.gates is None:
-        return None
+    if run.inputs is None or run.gates is None or run.remembered in ("scheduled", "gating"):
+        return None  # the gates are still to be decided: resuming leads only there
     decided = decide_gates(
         gates_of(desk.world, run, desk.documents[run.id]),
         run.gates.stage,
-        run.opened_at,
+        {},
         desk.now,
         desk.world.answers,
     )
@@ -150,6 +165,8 @@ def _resume_refusal(desk: Desk, run: Run) -> tuple[str, str] | None:
     if denying:
         text = "; ".join(f"{v.gate}: {v.message}" for v in denying)
         return "stage-regate-denied", f"the gates do not allow it now: {text}"
+    if run.remembered != "awaiting_approval" and not tally_of(desk, run).satisfied:
+        return "stage-regate-denied", "the approvals no longer hold: approve again first"
     return None
 
 

@@ -16,13 +16,17 @@ from controller.model.intent import Intent
 from controller.model.order import (
     AgentKey,
     AgentStatement,
+    ExecProbe,
+    HttpProbe,
     LogState,
     Order,
+    OrderCheck,
     OrderComponent,
     Report,
     Sample,
     SamplingRequest,
 )
+from controller.model.strategy import Strategy
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +50,7 @@ class SlotRevert:
     release: str | None
 
 
-def orders_of(run: Run, target: Target, recorded: Recorded) -> list[Order]:
+def orders_of(run: Run, target: Target, recorded: Recorded, strategy: Strategy | None = None) -> list[Order]:
     """The orders of a run's last batch, as they are told to the agents."""
     ordered = run.ordered
     if ordered is None or not run.unreported or not run.is_open or run.phase == "paused":
@@ -76,8 +80,9 @@ def orders_of(run: Run, target: Target, recorded: Recorded) -> list[Order]:
                 release=target.release,
                 manifest_digest=target.manifest_digest,
                 components=components,
+                checks=checks_of(strategy) if strategy is not None and ordered.action == "check" else (),
                 variables=dict(target.variables),
-                deadline=ordered.deadline,
+                deadline=run.order_deadline or ordered.deadline,
                 entry_index=recorded.entry_index,
                 evidence_commit=recorded.evidence_commit,
                 log=recorded.log,
@@ -85,6 +90,17 @@ def orders_of(run: Run, target: Target, recorded: Recorded) -> list[Order]:
             )
         )
     return orders
+
+
+def checks_of(strategy: Strategy) -> tuple[OrderCheck, ...]:
+    """The strategy's `verify` checks as a check order carries them."""
+    return tuple(
+        OrderCheck(
+            http=HttpProbe(**one.http.model_dump()) if one.http is not None else None,
+            exec=ExecProbe(**one.exec.model_dump()) if one.exec is not None else None,
+        )
+        for one in strategy.spec.verify
+    )
 
 
 def sampling(
@@ -99,7 +115,7 @@ def sampling(
         if stage is None or not (stage.analysis or stage.min_healthy_time):
             continue
         interval = sampling_interval(stage, metrics_of(run, documents[run.id]))
-        for agent in run.touched:
+        for agent in run.deployed:
             wanted[agent] = SamplingRequest(run=run.id, stage=run.stage, interval_seconds=interval.total_seconds())
     return wanted
 
@@ -109,9 +125,12 @@ def settled(statement: AgentStatement, runs: Mapping[str, Run]) -> bool:
     body = statement.body
     if isinstance(body, Report):
         waiting = {
-            line.id for run in runs.values() if run.ordered and run.unreported for line in run.ordered.orders
+            (line.id, line.target)
+            for run in runs.values()
+            if run.ordered and run.unreported
+            for line in run.ordered.orders
         }
-        return body.order not in waiting
+        return (body.order, statement.agent) not in waiting
     assert isinstance(body, Sample)
     return not any(
         (run.id, run.stage) == (body.run, body.stage)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
+from controller.core.run import UNANSWERED
 from controller.ledger.canonical import canonical, digest
 from controller.model.entry import Gates, Verdict, format_time
 
@@ -67,15 +68,23 @@ class Decided:
 
 
 def decide_gates(
-    gates: Sequence[Gate], stage: int, since: datetime, now: datetime, answers: Mapping[str, Mapping[str, Any]]
+    gates: Sequence[Gate],
+    stage: int,
+    asked: Mapping[str, datetime],
+    now: datetime,
+    answers: Mapping[str, Mapping[str, Any]],
 ) -> Decided:
-    """Decide every gate at `now`; `since` is when they were first asked (their deadlines count from it)."""
+    """Decide every gate at `now`; `asked` is since when a gate's question has been waiting for its answer.
+
+    A gate's deadline counts from there, and from now where it is asked for the first time: a run that waited
+    long for something else, or a controller that restarted, still gets to ask.
+    """
     verdicts: list[Verdict] = []
     questions: list[Question] = []
     seen: dict[str, Any] = {}
     for gate in gates:
         inputs = {**gate.inputs, "now": format_time(now)} if gate.type in TIMED else dict(gate.inputs)
-        answer = _ask(gate, inputs, since, now, answers, questions)
+        answer = _ask(gate, inputs, asked.get(gate.name, now), now, answers, questions)
         verdicts.append(_verdict(gate, inputs, answer))
         seen[gate.name] = inputs
     aggregate = max((v.verdict for v in verdicts), key=_RANK.__getitem__, default="PASS")
@@ -85,14 +94,15 @@ def decide_gates(
 
 
 def decision_digest(verdicts: Sequence[Verdict]) -> str:
-    """sha256 over the RFC 8785 bytes of the gates' inputs digests, policy digests and verdicts."""
+    """sha256 over the RFC 8785 bytes of the gates' inputs digests, policy digests and verdicts, by gate name."""
     return digest(
         canonical(
             {
                 "inputs": {v.gate: v.inputs for v in verdicts},
                 "policies": {v.gate: v.policy for v in verdicts},
                 "verdicts": [
-                    {"gate": v.gate, "verdict": v.verdict, "code": v.code, "message": v.message} for v in verdicts
+                    {"gate": v.gate, "verdict": v.verdict, "code": v.code, "message": v.message}
+                    for v in sorted(verdicts, key=lambda v: v.gate)
                 ],
             }
         )
@@ -124,7 +134,7 @@ def _ask(
         return Answer("FAIL", "gate-timeout", f"no answer from the {gate.type} gate within {gate.deadline}")
     questions.append(question)
     why = str(given["message"]) if given else f"the {gate.type} gate has not answered yet"
-    return Answer("WAIT", "gate-unanswered", why, until=since + gate.deadline)
+    return Answer("WAIT", UNANSWERED, why, until=since + gate.deadline)
 
 
 def _verdict(gate: Gate, inputs: Mapping[str, Any], answer: Answer) -> Verdict:
@@ -230,6 +240,20 @@ def _targets(config: Mapping[str, Any], inputs: Mapping[str, Any]) -> Answer:
     return Answer("PASS", "targets", f"{len(inputs['targets'])} targets")
 
 
+def _secrets(config: Mapping[str, Any], inputs: Mapping[str, Any]) -> Answer:
+    """Secrets that nobody can hand over are missing, and a missing input denies."""
+    if inputs["references"]:
+        names = ", ".join(f"{one['name']} ({one['provider']})" for one in inputs["references"])
+        text = f"this controller has no provider for the secrets {names}"
+        return Answer(
+            "FAIL",
+            "secrets-missing",
+            text,
+            unblock="remove the references, or give the service its secrets itself",
+        )
+    return Answer("PASS", "secrets-present", "no secrets are referenced")
+
+
 def _soak(config: Mapping[str, Any], inputs: Mapping[str, Any]) -> Answer:
     need = timedelta(seconds=float(config["for"]))
     done = [_time(at) for at in inputs["completed"].values() if at is not None]
@@ -254,6 +278,7 @@ PURE: Mapping[str, Callable[[Mapping[str, Any], Mapping[str, Any]], Answer]] = {
     "window": _windows,
     "schedule": _schedule,
     "targets": _targets,
+    "secrets": _secrets,
     "soak": _soak,
     "approval": _approval,
 }

@@ -75,16 +75,19 @@ def gates_of(world: World, run: Run, documents: RunDocuments) -> list[Gate]:
     gates += [
         _builtin("freeze", {"freezes": _freezes(world, run)}),
         _builtin("window", {"windows": _windows(world, documents)}),
-        _builtin("schedule", {"notBefore": format_time(run.opened.not_before) if run.opened.not_before else None}),
+        _builtin("schedule", _schedule_inputs(run)),
         _builtin("targets", {"targets": list(run.inputs.targets if run.inputs else documents.agents)}),
+        _builtin("secrets", {"references": _secrets(documents)}),
     ]
     for name in documents.environment.spec.gate_names:
         policy = documents.policies[name].spec
         if rollback and policy.gate == "soak":
             continue
+        taken = any(gate.name == name for gate in gates)
         gates.append(
             Gate(
-                name=name,
+                # A policy may be called like a built-in gate; no document's name has a slash.
+                name=f"policies/{name}" if taken else name,
                 type=policy.gate,
                 level=policy.level,
                 config=_config(documents, name),
@@ -96,17 +99,35 @@ def gates_of(world: World, run: Run, documents: RunDocuments) -> list[Gate]:
     return gates
 
 
+def _schedule_inputs(run: Run) -> dict[str, Any]:
+    begin = run.opened.not_before
+    return {
+        "notBefore": format_time(begin) if begin is not None else None,
+        "preconditions": [one.wire() for one in run.opened.preconditions],
+    }
+
+
+def _secrets(documents: RunDocuments) -> list[dict[str, str]]:
+    """References only, never values."""
+    secrets = documents.environment.spec.secrets
+    return [{"name": name, "provider": secrets[name].provider} for name in sorted(secrets)]
+
+
 def _builtin(name: str, inputs: dict[str, Any]) -> Gate:
     return Gate(name=name, type=name, level="block", config={}, inputs=inputs, policy=None)
 
 
 def _targets(world: World, run: Run, documents: RunDocuments, manifest: str) -> tuple[str, ...]:
-    """All pinned agents; a rollback takes only those that run something else."""
+    """All pinned agents; a rollback takes only those that run something else or may be about to."""
     ordered = order_targets(run.opened.commit, documents.agents)
     place = world.state.environments.get(run.environment)
     if run.opened.mode != "rollback" or place is None:
         return ordered
-    away = tuple(t for t in ordered if t not in place.targets or place.targets[t].manifest_digest != manifest)
+    away = tuple(
+        t
+        for t in ordered
+        if t in run.opened.carried or t not in place.targets or place.targets[t].manifest_digest != manifest
+    )
     return away or ordered
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
+from datetime import datetime
+from itertools import pairwise
+from typing import Any, Literal
 
 from controller.core.desk import Desk
 from controller.core.run import Run
@@ -26,12 +29,15 @@ def open_runs(desk: Desk) -> None:
         running = desk.runs.get(environment)
         if running is not None and running.phase == "rolling_back":
             continue  # a run that is rolling back finishes first
-        carried: tuple[str, ...] = ()
+        place = desk.world.state.environments.get(environment)
+        carried = tuple(t for t in (running.touched if running else ()) if t in documents.agents)
+        carried += tuple(t for t in astray(place, documents.agents) if t not in carried)
         if running is not None:
-            carried = running.touched
             supersede(desk, running, changes[0].commit)
-        for older, newer in zip(changes, changes[1:], strict=False):
-            older_documents = documents_of(desk.world.intent, environment, older.release) or documents
+        for older, newer in pairwise(changes):
+            older_documents = documents_of(desk.world.intent, environment, older.release)
+            if older_documents is None:  # its files are gone already: no lock of another release is its lock
+                older_documents = replace(documents, lock=None, lock_pin=None)
             run = _open(desk, older, older_documents, running.id if running else None, carried)
             supersede(desk, run, newer.commit)
             running = run
@@ -49,7 +55,7 @@ def _open(
 ) -> Run:
     place = desk.world.state.environments.get(change.environment)
     history = place.history if place is not None else ()
-    mode = "rollback" if len(history) > 1 and change.release == history[-2].release else "promotion"
+    mode = _mode(place, change.release)
     number = desk.numbers.get(change.environment, 0) + 1
     detail = Opened(
         number=number,
@@ -65,7 +71,8 @@ def _open(
         requester=change.requester.principal if change.requester else None,
         authors=change.authors,
         not_before=change.not_before,
-        expires=change.expires,
+        expires=_expiry(desk, change),
+        preconditions=change.preconditions,
         pins=pins_of(desk.world.intent, change.environment, documents),
         previous=history[-1] if history else None,
         supersedes=supersedes,
@@ -83,7 +90,8 @@ def open_rollback(
 ) -> Run:
     """Open a run that takes an environment back to its preceding completed release, as a request asked."""
     place = desk.world.state.environments[environment]
-    back: CompletedRun = place.history[-2]
+    back = rollback_target(desk, environment)
+    assert back is not None
     slot = desk.world.intent.promotions.get(environment)
     documents = documents_of(desk.world.intent, environment, back.release)
     assert documents is not None
@@ -112,9 +120,50 @@ def open_rollback(
     return desk.open(run_name(environment, number, commit), environment, detail, documents, summary)
 
 
+def astray(place: EnvironmentState | None, names: tuple[str, ...]) -> tuple[str, ...]:
+    """Of these targets, those that reported another release than the one that completed last: a run that was
+    aborted, or a rollback that failed, left them so."""
+    if place is None or place.manifest_digest is None:
+        return ()
+    there = place.targets
+    return tuple(n for n in names if n in there and there[n].manifest_digest != place.manifest_digest)
+
+
+def rollback_target(desk: Desk, environment: str) -> CompletedRun | None:
+    """Where a requested rollback of an environment without an open run leads: where targets are astray, to what
+    completed last; otherwise to what completed before it."""
+    place = desk.world.state.environments.get(environment)
+    if place is None or not place.history:
+        return None
+    names = tuple(a.document.metadata.name for a in desk.world.intent.agents_of(environment))
+    if astray(place, names):
+        return place.history[-1]
+    return place.history[-2] if len(place.history) > 1 else None
+
+
+def _mode(place: EnvironmentState | None, release: str) -> Literal["promotion", "rollback"]:
+    """A slot that names the preceding completed release asks for a rollback. After a newer promotion that did
+    not complete (or is still open) that is the one which completed last: its merge was reverted."""
+    if place is None or not place.history:
+        return "promotion"
+    last = place.last_run
+    if release == place.history[-1].release and last is not None and last.release != release:
+        return "rollback"
+    return "rollback" if len(place.history) > 1 and release == place.history[-2].release else "promotion"
+
+
 def run_name(environment: str, number: int, commit: str) -> str:
     """`<environment>-<n>-<first 8 of the commit>`, n dense per environment."""
     return f"{environment}-{number}-{commit[:8]}"
+
+
+def _expiry(desk: Desk, change: SlotChange) -> datetime | None:
+    """When the promotion expires: as it says itself, else after the project's default."""
+    project = desk.world.intent.project
+    lasts = project.document.spec.defaults.expires_after if project is not None else None
+    if change.expires is not None or lasts is None:
+        return change.expires
+    return change.at + lasts
 
 
 def _downgrade(desk: Desk, place: EnvironmentState | None, release: str) -> str | None:

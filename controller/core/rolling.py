@@ -118,39 +118,53 @@ def _collect(desk: Desk, run: Run) -> tuple[tuple[TargetResult, ...], bytes] | N
     """The results of the last batch of orders and the agents' statements verbatim, one a line; None while
     some target may still report."""
     assert run.ordered is not None
-    reports: dict[str, AgentStatement] = {}
+    # Only what a target says of its own order counts: no agent can answer, or silence, another one.
+    reports: dict[tuple[str, str], AgentStatement] = {}
     for said in desk.world.inbox:
         if isinstance(said.body, Report):
-            reports.setdefault(said.body.order, said)
-    late = desk.now >= run.ordered.deadline
+            reports.setdefault((said.body.order, said.agent), said)
+    deadline = run.order_deadline or run.ordered.deadline
+    late = desk.now >= deadline
     results, used = [], []
     for line in run.ordered.orders:
-        statement = reports.get(line.id)
-        if statement is not None and statement.agent == line.target:
-            results.append(_result(statement))
+        statement = reports.get((line.id, line.target))
+        if statement is not None:
+            results.append(_result(statement, run.ordered))
             used.append(statement.envelope)
         elif late:
-            text = f"no report before {run.ordered.deadline:%H:%M:%S}"
+            text = f"no report before {deadline:%H:%M:%S}"
             results.append(_unreported(line, text))
         else:
-            desk.look_at(run.ordered.deadline)
+            desk.look_at(deadline)
             return None
     return tuple(results), b"".join(envelope + b"\n" for envelope in used)
 
 
-def _result(statement: AgentStatement) -> TargetResult:
+def _result(statement: AgentStatement, ordered: Ordered) -> TargetResult:
     body = statement.body
     assert isinstance(body, Report)
+    other = _other_digests(body, ordered) if body.status == "succeeded" else ""
     return TargetResult(
         order=body.order,
         target=statement.agent,
-        result=body.status,
-        code=body.code,
-        message=body.message,
+        result="failed" if other else body.status,
+        code="digest-mismatch" if other else body.code,
+        message=other or body.message,
         report=statement.digest,
         manifest_digest=body.manifest_digest,
         healthy=body.healthy,
     )
+
+
+def _other_digests(body: Report, ordered: Ordered) -> str:
+    """What a target says it runs instead of what was ordered; empty when nothing."""
+    if body.manifest_digest != ordered.manifest_digest:
+        return f"reports {body.manifest_digest[:19]}, ordered was {ordered.manifest_digest[:19]}"
+    for name, state in sorted(body.components.items()):
+        wanted = ordered.components.get(name)
+        if state.digest != wanted:
+            return f"reports {name} as {state.digest[:19]}, ordered was {wanted[:19] if wanted else 'none of it'}"
+    return ""
 
 
 def _unreported(line: OrderLine, text: str) -> TargetResult:
@@ -241,14 +255,19 @@ def metrics_of(run: Run, documents: RunDocuments) -> dict[str, Metric]:
     return dict(documents.strategy.spec.analysis) if run.opened.mode == "promotion" else {}
 
 
-def stage_samples(run: Run, inbox: Sequence[AgentStatement]) -> dict[str, list[AgentStatement]]:
-    """The samples of a run's current stage since it began, by target, in order of their sequence."""
+def stage_samples(run: Run, inbox: Sequence[AgentStatement], now: datetime) -> dict[str, list[AgentStatement]]:
+    """The samples of a run's current stage since it began, by target, in order of their sequence.
+
+    Only targets that got this release count: carried ones still run another. A sample dated ahead counts once
+    its time has come, so that no clock makes health look older than it is.
+    """
     found: dict[str, list[AgentStatement]] = {}
     for statement in inbox:
         body = statement.body
         if not isinstance(body, Sample) or (body.run, body.stage) != (run.id, run.stage):
             continue
-        if run.evaluating_since is not None and body.at >= run.evaluating_since and statement.agent in run.touched:
+        since = run.evaluating_since
+        if since is not None and since <= body.at <= now and statement.agent in run.deployed:
             found.setdefault(statement.agent, []).append(statement)
     for statements in found.values():
         statements.sort(key=lambda s: s.body.sequence)
@@ -259,7 +278,7 @@ def judge_stage(desk: Desk, run: Run) -> bool:
     """Record the stage's verdict when there is one."""
     documents = desk.documents[run.id]
     stage, metrics = stage_of(run, documents), metrics_of(run, documents)
-    statements = stage_samples(run, desk.world.inbox)
+    statements = stage_samples(run, desk.world.inbox, desk.now)
     verdict = verdict_of(run, documents, statements, desk.now)
     if verdict.verdict is None:
         desk.look_at(verdict.next_look)
@@ -285,7 +304,7 @@ def judge_stage(desk: Desk, run: Run) -> bool:
         detail,
         {"passed": "PASSED", "failed": "FAILED", "unknown": "WARNED"}[chosen],
         text,
-        targets=run.touched,
+        targets=run.deployed,
         why={"criteria": [f"{c.name}: {c.message}" for c in verdict.criteria], "metrics": sorted(metrics)},
         files=_report_file(run, f"stage-{run.stage + 1}-samples", lines) if stage is not None else {},
     )
@@ -299,7 +318,7 @@ def verdict_of(
     stage, metrics = stage_of(run, documents), metrics_of(run, documents)
     begun = run.resumed_at or run.ordered_at or run.opened_at
     window = Window(
-        targets=run.touched,
+        targets=run.deployed,
         since=run.evaluating_since or now,
         now=now,
         interval=sampling_interval(stage, metrics),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -24,6 +24,9 @@ from controller.model.entry import (
     Verified,
 )
 
+UNANSWERED = "gate-unanswered"
+"""The code of a gate that waits for an answer from outside the core."""
+
 
 class Recorded(Protocol):
     """What folding needs of an entry, recorded or drafted."""
@@ -41,7 +44,8 @@ class Recorded(Protocol):
 @dataclass(frozen=True, slots=True)
 class Run:
     """A run's state. `stage` counts from 0 and is -1 before the first order; `touched` are the targets that
-    got a deploy order in this run or were carried over, in order."""
+    got a deploy order in this run or were carried over, in order; `deployed` only the former. `unanswered` is
+    since when each gate of the current stage has been waiting for an answer."""
 
     id: str
     environment: str
@@ -55,6 +59,7 @@ class Run:
     gates: Gates | None = None
     gates_at: datetime | None = None
     gates_count: int = 0
+    unanswered: Mapping[str, datetime] = field(default_factory=dict)
     approvals: tuple[Approval, ...] = ()
     rejection: Rejection | None = None
     stage: int = -1
@@ -64,6 +69,7 @@ class Run:
     reported: bool = False
     results: tuple[TargetResult, ...] = ()
     touched: tuple[str, ...] = ()
+    deployed: tuple[str, ...] = ()
     evaluating_since: datetime | None = None
     evaluated: Evaluated | None = None
     evaluated_at: datetime | None = None
@@ -82,6 +88,15 @@ class Run:
     def unreported(self) -> bool:
         """Whether the last batch of orders still waits for its results."""
         return self.ordered is not None and not self.reported
+
+    @property
+    def order_deadline(self) -> datetime | None:
+        """Until when the last batch may report; after a pause the whole time is given again."""
+        if self.ordered is None or self.ordered_at is None:
+            return None
+        if self.resumed_at is not None and self.resumed_at > self.ordered_at:
+            return self.resumed_at + (self.ordered.deadline - self.ordered_at)
+        return self.ordered.deadline
 
 
 def event_of(entry: Recorded) -> str:
@@ -142,7 +157,7 @@ def _facts(run: Run, entry: Recorded) -> dict[str, Any]:
         case "inputs":
             return {"inputs": detail}
         case "gates":
-            return {"gates": detail, "gates_at": entry.at, "gates_count": run.gates_count + 1}
+            return _gates(run, detail, entry.at)
         case "approval":
             return {"approvals": (*run.approvals, detail)}
         case "rejection":
@@ -165,11 +180,18 @@ def _facts(run: Run, entry: Recorded) -> dict[str, Any]:
             return {}
 
 
+def _gates(run: Run, detail: Gates, at: datetime) -> dict[str, Any]:
+    before = run.unanswered if run.gates is not None and run.gates.stage == detail.stage else {}
+    waiting = {v.gate: before.get(v.gate, at) for v in detail.verdicts if v.code == UNANSWERED}
+    return {"gates": detail, "gates_at": at, "gates_count": run.gates_count + 1, "unanswered": waiting}
+
+
 def _ordered(run: Run, detail: Ordered, at: datetime) -> dict[str, Any]:
     changes: dict[str, Any] = {"ordered": detail, "ordered_at": at, "reported": False}
     if detail.action == "deploy":
         new = tuple(o.target for o in detail.orders if o.target not in run.touched)
         changes["touched"] = run.touched + new
+        changes["deployed"] = run.deployed + tuple(o.target for o in detail.orders if o.target not in run.deployed)
         if detail.stage != run.stage:
             changes |= {"results": (), "evaluated": None, "evaluated_at": None, "evaluating_since": None}
     changes |= {"stage": detail.stage, "attempt": detail.attempt}

@@ -109,9 +109,9 @@ ACTIONS: Final[dict[str, tuple[str, ...]]] = {
     "gating": ("approve", "reject", "pause", "abort"),
     "awaiting_approval": ("approve", "reject", "pause", "abort"),
     "deploying": ("pause", "abort", "rollback"),
-    "evaluating": ("pause", "abort", "rollback"),
+    "evaluating": ("approve", "pause", "abort", "rollback"),
     "verifying": ("pause", "abort", "rollback"),
-    "paused": ("resume", "abort", "rollback"),
+    "paused": ("approve", "resume", "abort", "rollback"),
     "rolling_back": (),
 }
 """What is safe to ask for in each open phase; everything else is refused."""

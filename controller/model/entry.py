@@ -105,6 +105,13 @@ class CompletedRun(Wire):
     pins: tuple[Pin, ...] = ()
 
 
+class Precondition(Wire):
+    """Something a schedule wants to hold at its start; `level` is what its absence means."""
+
+    name: str
+    level: Literal["block", "warn"]
+
+
 # --- details of a run's entries --------------------------------------------------------------------------
 
 
@@ -125,6 +132,7 @@ class Opened(Wire):
     authors: tuple[str, ...]
     not_before: Time | None
     expires: Time | None
+    preconditions: tuple[Precondition, ...] = ()
     pins: tuple[Pin, ...]
     previous: CompletedRun | None
     supersedes: str | None
@@ -317,6 +325,7 @@ class SlotChange(Wire):
     ticket: str | None
     not_before: Time | None
     expires: Time | None
+    preconditions: tuple[Precondition, ...] = ()
     requester: Actor | None
     authors: tuple[str, ...]
     approvers: tuple[Actor, ...]

@@ -27,9 +27,7 @@ def public_key(openssh: str) -> PublicKey:
     try:
         key = load_ssh_public_key(openssh.encode("ascii"))
     except (ValueError, UnsupportedAlgorithm) as error:
-        raise Invalid(
-            "key-unusable", f"not a usable OpenSSH public key ({error})", got=openssh[:40]
-        ) from error
+        raise Invalid("key-unusable", f"not a usable OpenSSH public key ({error})", got=openssh[:40]) from error
     if isinstance(key, (Ed25519PublicKey, EllipticCurvePublicKey, RSAPublicKey)):
         return key
     raise Invalid("key-unusable", "the key type is not supported", expected="ed25519, ecdsa or rsa")

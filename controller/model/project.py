@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from controller.model.base import INTEGRAL, Document, Duration, Part, PositiveDuration, Text
+from controller.model.base import INTEGRAL, Document, Part, PositiveDuration, Text
 
 
 class Branches(Part):
@@ -22,8 +22,6 @@ class Defaults(Part):
 
     gate_max_age: PositiveDuration | None = None
     expires_after: PositiveDuration | None = None
-    on_failure: Literal["rollback", "pause"] = "rollback"
-    clock_skew: Duration | None = None
 
 
 class Quotas(Part):

@@ -44,7 +44,7 @@ class Actor:
     ) -> bool:
         """Everything that is due; says whether main was written (another pass is wanted then)."""
         self._declare(intent)
-        self._deliver(ledger, runs, documents)
+        self._deliver(ledger, runs, documents, frozenset(agent_keys(intent)))
         self._parts.hub.sample(sampling(runs, documents, sorted(intent.agents)))
         self._acknowledge(runs)
         return self._write_main(ledger, runs, intent, view, tips)
@@ -54,14 +54,23 @@ class Actor:
             self._parts.hub.declare(agent_keys(intent))
             self._declared = intent.commit
 
-    def _deliver(self, ledger: Ledger, runs: Mapping[str, Run], documents: Mapping[str, RunDocuments]) -> None:
-        """Offer every recorded, unreported order; stop offering the others."""
+    def _deliver(
+        self,
+        ledger: Ledger,
+        runs: Mapping[str, Run],
+        documents: Mapping[str, RunDocuments],
+        declared: frozenset[str],
+    ) -> None:
+        """Offer every recorded, unreported order; stop offering the others.
+
+        A target whose agent is no longer declared gets none: its order stays unreported until the deadline.
+        """
         prepared: list[PreparedOrder] = []
         current: set[str] = set()
         for run in runs.values():
             if run.ordered is None or not run.unreported or run.phase == "paused":
                 continue
-            ids = {line.id for line in run.ordered.orders}
+            ids = {line.id for line in run.ordered.orders if line.target in declared}
             current |= ids
             if ids <= self._delivered:
                 continue
@@ -69,7 +78,9 @@ class Actor:
                 target = previous_target(self._parts.reader.document, run.opened.previous)
             else:
                 target = target_of(documents[run.id])
-            for order in orders_of(run, target, self._where(ledger, run)):
+            for order in orders_of(run, target, self._where(ledger, run), documents[run.id].strategy):
+                if order.id not in ids or order.id in self._delivered:
+                    continue
                 payload = canonical(order.plain())
                 prepared.append(
                     PreparedOrder(order.target, order.id, dsse.sign(payload, ORDER_TYPE, self._parts.signer))

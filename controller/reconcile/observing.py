@@ -15,9 +15,10 @@ from controller.errors import Refused, Stalled
 from controller.ledger import append, fold
 from controller.ledger.append import Ledger
 from controller.model.documents import Promotion
-from controller.model.entry import Accepted, Actor, MainRefused, Pin, SlotChange
+from controller.model.entry import Accepted, Actor, MainRefused, Pin, Precondition, SlotChange
 from controller.model.history import Commit, Tips
 from controller.model.keys import key_id
+from controller.model.promotion import Schedule
 from controller.model.trustroot import TrustRoot
 from controller.ports import Repo
 
@@ -222,12 +223,23 @@ def _slot(repo: Repo, step: Step, path: str, blob: str) -> SlotChange | None:
         ticket=spec.ticket,
         not_before=begin,
         expires=min((t for t in (end, expiry) if t is not None), default=None),
+        preconditions=_preconditions(schedule),
         requester=requester,
         authors=tuple(sorted(step.authors)),
         approvers=(signer,) if signer is not None and signer.principal in step.approvals else (),
         seen_lock=seen,
         at=commit.committer.at,
     )
+
+
+def _preconditions(schedule: Schedule | None) -> tuple[Precondition, ...]:
+    found = []
+    for one in schedule.preconditions if schedule is not None else ():
+        if one.feeds_fresh is not None:
+            found.append(Precondition(name="feedsFresh", level="block"))
+        if one.integrations_healthy is not None:
+            found.append(Precondition(name="integrationsHealthy", level=one.integrations_healthy))
+    return tuple(found)
 
 
 def new_requests(
@@ -254,7 +266,9 @@ def new_requests(
     found = []
     for commit in commits:
         changes = repo.changes(commit.parents[0] if commit.parents else None, commit.id)
-        data = repo.read(changes[0].new.blob) if len(changes) == 1 and changes[0].new is not None else None
+        added = changes[0].new if len(changes) == 1 else None
+        # Only a regular file is read: a submodule's id names no blob, and no commit may break the pass.
+        data = repo.read(added.blob) if added is not None and added.mode == 0o100644 else None
         verdict = judge_request(commit, changes, data, trust, project, now, seen)
         if verdict.request is not None:
             seen.add(verdict.request.id)

@@ -37,7 +37,6 @@ class Questions:
         self._running: dict[str, Future[None]] = {}
         self._answers: OrderedDict[str, dict[str, Any]] = OrderedDict()
         self._failed: dict[str, tuple[float, float]] = {}
-        self._quiet = False
         self.version = 0
         """Grows with every answer."""
 
@@ -53,22 +52,26 @@ class Questions:
                     continue
                 future = self._pool.submit(self._answer, question)
                 self._running[question.key] = future
-            future.add_done_callback(lambda _: self._arrived())
+            # Every answer wakes: one that comes while this pass waits for another may not be seen by it.
+            future.add_done_callback(lambda _: self._wake())
             started.append(future)
-        self._quiet = True
-        done = wait(started, timeout=patience).done if started else set()
-        self._quiet = False
-        return bool(done)
+        return bool(wait(started, timeout=patience).done) if started else False
 
     def answers(self) -> dict[str, dict[str, Any]]:
         """Everything known now."""
         with self._lock:
             return dict(self._answers)
 
-    def retry_at(self) -> float | None:
-        """On the monotonic clock: when the next failed question should be asked again."""
+    def retry_at(self, keys: Iterable[str]) -> float | None:
+        """On the monotonic clock: when the first of these questions, having failed, should be asked again.
+
+        Questions that nobody asks any more and those being asked right now call for no look of their own.
+        """
         with self._lock:
-            return min((due for due, _ in self._failed.values()), default=None)
+            return min(
+                (self._failed[key][0] for key in keys if key in self._failed and key not in self._running),
+                default=None,
+            )
 
     @property
     def busy(self) -> bool:
@@ -86,10 +89,6 @@ class Questions:
 
     def _retry(self, question: Question, due: bool) -> bool:
         return question.key in self._failed and due
-
-    def _arrived(self) -> None:
-        if not self._quiet:
-            self._wake()
 
     def _answer(self, question: Question) -> None:
         answerer = self._answerers.get(question.type)

@@ -15,6 +15,7 @@ from typing import Any
 from controller.core.accept import MainState, Terms
 from controller.core.decide import decide
 from controller.core.run import Run, fold
+from controller.core.trust import TrustState
 from controller.core.world import CompletedAt, Decision, Facts, RunDocuments, World
 from controller.crashpoints import reached
 from controller.errors import Stalled
@@ -77,7 +78,8 @@ class Reconciler:
         self.documents: dict[str, RunDocuments] = {}
         self._backing = EvidenceBacking(parts.repo)
         self._actor = Actor(parts)
-        self._requests_seen: set[str] = set()
+        self._requests_seen: dict[str, datetime] = {}
+        """Ids of judged requests until they expire: an expired one is refused for that already."""
         self._last: tuple[Any, ...] | None = None
         self._seen: tuple[Any, ...] | None = None
         self._next_look: datetime | None = None
@@ -94,6 +96,7 @@ class Reconciler:
         world = self.world(tips)
         decision = self.decide(world)
         recorded = self.record(decision, tips)
+        self._remember_requests(world)
         acted = self.act(tips)
         return self.remember(decision, recorded, acted)
 
@@ -122,6 +125,7 @@ class Reconciler:
             parts.repo, parts.root, self.ledger, self.main, tips.main, self._terms, self._backing
         )
         self.main = self.view.state
+        self._check_signer(self.main.trust)
         self.intent = parts.reader.intent(self.main.accepted)
 
     def world(self, tips: Tips) -> World:
@@ -146,7 +150,13 @@ class Reconciler:
             refused=self.view.refused,
             requests=tuple(
                 new_requests(
-                    parts.repo, self.ledger, tips.requests, trust, parts.root.project, now, self._requests_seen
+                    parts.repo,
+                    self.ledger,
+                    tips.requests,
+                    trust,
+                    parts.root.project,
+                    now,
+                    set(self._requests_seen),
                 )
             ),
             inbox=parts.hub.inbox(),
@@ -195,7 +205,7 @@ class Reconciler:
             reached("remember-before")
             self.parts.memory.remember_evidence(self.ledger.commit)
             reached("remember-after")
-        self._next_look = self._earliest(decision.next_look)
+        self._next_look = self._earliest(decision)
         # What came in while this pass ran is news for the next one: only what was decided from is remembered.
         self._last = None if recorded or acted else self._seen
         return Outcome(not recorded and not acted, self._next_look, recorded)
@@ -220,6 +230,19 @@ class Reconciler:
         assert self.intent is not None
         self.documents = {run.id: run_documents(self.parts.reader, run, self.intent) for run in self.runs.values()}
 
+    def _check_signer(self, trust: TrustState) -> None:
+        """What a key that is not the controller's would record, everybody would refuse."""
+        key = self.parts.signer.public_key
+        if key not in trust.keys_of_role("controller", self.parts.clock.now()):
+            raise Stalled(
+                "signer-not-controller",
+                "this controller's key does not hold the role controller",
+                where="trust/trust.yaml",
+                expected="a key of the role controller, valid now",
+                got=key,
+                cure="start with the controller's --signing-key, or have the owners give this key the role",
+            )
+
     def _facts(self) -> Facts:
         """Lookups in the evidence tree for the environments and releases this pass is about."""
         assert self.intent is not None and self.view is not None
@@ -231,31 +254,41 @@ class Reconciler:
         releases = {change.release for change in changes} | set(self.intent.releases) - set(self.intent.locks)
         releases |= {place.release for place in self.ledger.state.environments.values() if place.release}
         found = {name: derived.lookup_lock(self.parts.repo, commit, name) for name in sorted(releases)}
-        wanted = {(run.environment, run.opened.release) for run in self.runs.values()}
-        wanted |= {(change.environment, change.release) for change in changes}
+        # An open run is asked by the documents it pinned, a slot change by those on main: both count.
+        wanted: set[tuple[str, str]] = set()
+        for documents in self.documents.values():
+            if documents.lock is not None:
+                manifest = documents.lock.spec.manifest_digest
+                wanted |= {(before, manifest) for before in documents.environment.spec.promotes_from}
+        for change in changes:
+            place, lock = self.intent.environments.get(change.environment), self.intent.locks.get(change.release)
+            if place is not None and lock is not None:
+                manifest = lock.document.spec.manifest_digest
+                wanted |= {(before, manifest) for before in place.document.spec.promotes_from}
         completed: dict[tuple[str, str], CompletedAt] = {}
-        for environment, release in wanted:
-            place, lock = self.intent.environments.get(environment), self.intent.locks.get(release)
-            if place is None or lock is None:
-                continue
-            manifest = lock.document.spec.manifest_digest
-            for before in place.document.spec.promotes_from:
-                record = derived.lookup_completed(self.parts.repo, commit, before, manifest)
-                if record is not None:
-                    completed[before, manifest] = CompletedAt(record.run, record.at)
+        for before, manifest in sorted(wanted):
+            record = derived.lookup_completed(self.parts.repo, commit, before, manifest)
+            if record is not None:
+                completed[before, manifest] = CompletedAt(record.run, record.at)
         return Facts({name: lock.index for name, lock in found.items() if lock is not None}, completed)
 
     def _signature(self, tips: Tips) -> tuple[Any, ...]:
         inbox = self.parts.hub.inbox()
         return tips, len(inbox), inbox[-1].digest if inbox else "", self.parts.questions.version
 
-    def _earliest(self, decided: datetime | None) -> datetime | None:
+    def _remember_requests(self, world: World) -> None:
+        """Only what was recorded counts as judged: a pass that was thrown away judges its requests again."""
+        judged = {v.request.id: v.request.expires for _, v in world.requests if v.request is not None}
+        kept = {**self._requests_seen, **judged}
+        self._requests_seen = {name: until for name, until in kept.items() if until > world.now}
+
+    def _earliest(self, decision: Decision) -> datetime | None:
         now = self.parts.clock.now()
-        retry = self.parts.questions.retry_at()
+        retry = self.parts.questions.retry_at(question.key for question in decision.questions)
         again = None
         if retry is not None:
             again = now + timedelta(seconds=max(0.0, retry - self.parts.clock.monotonic()))
-        return min((t for t in (decided, again) if t is not None), default=None)
+        return min((t for t in (decision.next_look, again) if t is not None), default=None)
 
 
 def _has_locks(repo: Repo, main: str) -> bool:
