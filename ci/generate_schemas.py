@@ -14,6 +14,7 @@ from typing import Any
 from controller.ledger.schemas import evidence_schemas
 from controller.model.documents import KINDS, schema_stem
 from controller.model.schema import document_schema
+from controller.uses.answers import answer_schemas
 
 ROOT = Path(__file__).resolve().parent.parent / "schemas"
 Source = Callable[[], Mapping[str, dict[str, Any]]]
@@ -24,7 +25,7 @@ def documents() -> dict[str, dict[str, Any]]:
     return {f"{schema_stem(kind)}.schema.json": document_schema(kind) for kind in KINDS}
 
 
-SOURCES: dict[str, Source] = {".": documents, "evidence": evidence_schemas}
+SOURCES: dict[str, Source] = {".": documents, "evidence": evidence_schemas, "cli": answer_schemas}
 """Folder below schemas/ -> what belongs there; files of that folder that no source names are stale."""
 
 

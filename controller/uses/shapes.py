@@ -6,7 +6,9 @@ A field is never renamed or taken away in a minor version; new ones may come. Ti
 
 from __future__ import annotations
 
-from typing import Literal, TypedDict
+from typing import Any, Literal
+
+from typing_extensions import TypedDict
 
 
 class DiagnosticShape(TypedDict):
@@ -190,3 +192,21 @@ class MadeShape(TypedDict):
     genesis: str
     trustRoot: str
     keys: dict[str, str]
+
+
+class SignerShape(TypedDict):
+    """A line of an allowed-signers file (ssh-keygen(1))."""
+
+    principal: str
+    options: str
+    key: str
+
+
+class StepShape(TypedDict):
+    """One entry whole; `predicate` is as schemas/evidence describes it."""
+
+    run: str
+    envelope: str
+    commit: str | None
+    path: str
+    predicate: dict[str, Any]

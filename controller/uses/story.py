@@ -7,7 +7,9 @@ Everything is read at one evidence commit. Reading trusts what it reads; whether
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal
+
+from typing_extensions import TypedDict
 
 from controller.core.run import fold
 from controller.errors import Invalid
