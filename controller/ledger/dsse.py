@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -20,6 +21,11 @@ from controller.model.keys import PublicKey, key_id, public_key
 from controller.ports import Signer
 
 STATEMENT_PAYLOAD = "application/vnd.in-toto+json"
+_TEXT = rb'"([ !#-\[\]-~]*)"'
+_FORM = re.compile(
+    rb'\{"payload":"([A-Za-z0-9+/=]*)","payloadType":%b,"signatures":\[\{"keyid":%b,"sig":"([A-Za-z0-9+/=]*)"\}\]\}'
+    % (_TEXT, _TEXT)
+)
 _CURVE_HASHES: dict[str, hashes.HashAlgorithm] = {
     "secp256r1": hashes.SHA256(),
     "secp384r1": hashes.SHA384(),
@@ -64,6 +70,11 @@ def split(data: bytes) -> Parts:
     Raises Refused("envelope-malformed") for anything but an envelope with one signature, and
     Refused("not-canonical") when it does not equal its own re-serialisation.
     """
+    plain = _FORM.fullmatch(data)
+    if plain is not None:
+        payload, signed = _decoded(plain[1]), _decoded(plain[4])
+        if payload is not None and signed is not None:
+            return Parts(payload, plain[2].decode("ascii"), plain[3].decode("ascii"), signed)
     try:
         value = json.loads(data)
         (signature,) = value["signatures"]
@@ -134,6 +145,15 @@ def verify_raw(key: PublicKey, signature: bytes, data: bytes) -> bool:
     except (InvalidSignature, KeyError):
         return False
     return True
+
+
+def _decoded(text: bytes) -> bytes | None:
+    """Base64 with its one canonical spelling, or None."""
+    try:
+        data = base64.b64decode(text, validate=True)
+    except binascii.Error:
+        return None
+    return data if base64.b64encode(data) == text else None
 
 
 def _serialise(payload: bytes, payload_type: str, keyid: str, signature: bytes) -> bytes:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from controller.errors import Invalid, Refused
 from controller.ledger import dsse
-from controller.ledger.canonical import canonical, digest, parse_canonical
+from controller.ledger.canonical import canonical, digest, encode_plain, parse_canonical
 from controller.ledger.statement import STATEMENT_TYPE, Statement, statement_model
 from controller.model.entry import (
     EVENT_KINDS,
@@ -31,6 +31,11 @@ from controller.ports import Signer
 
 _M = TypeVar("_M", bound=Wire)
 _FIELDS = tuple(Predicate.model_fields)
+_ENTRY_NAME = re.compile(r"/\d+-([a-z-]+)\.dsse\.json$")
+_ODD_FRACTION = re.compile(rb"\.\d*0[,}\]]")
+_ODD_EXPONENT = re.compile(rb"\de[+-]\d+[,}\]]")
+_ODD_INTEGER = re.compile(rb"[:,\[]-?\d{16}")
+_ODD_CHARACTER = re.compile(rb"[\xee-\xf4]")
 _SAFE_PATH = re.compile(r"(inputs|reports|logs|links)/[A-Za-z0-9._-]+")
 _TRAILERS = ("Lockgate-Run", "Lockgate-Entry", "Lockgate-Kind", "Lockgate-Result", "Lockgate-Digest")
 
@@ -191,6 +196,54 @@ def read_parts(parts: dsse.Parts, envelope_digest: str, path: str) -> tuple[Entr
 
 
 def _typed(payload: bytes, envelope_digest: str, path: str) -> tuple[Entry, Statement]:
+    found = _well_written(payload, path) or _explained(payload, path)
+    statement, value = found
+    typed, predicate = statement.predicate, value["predicate"]
+    values = typed.__dict__
+    fields = {name: values[name] for name in _FIELDS}
+    fields["detail"] = predicate["detail"]
+    if fields["configuration"] is not None:
+        fields["configuration"] = tuple(predicate["configuration"])
+    entry = _instance(
+        Entry,
+        {
+            "predicate": _instance(Predicate, fields),
+            "detail": typed.detail,
+            "digest": envelope_digest,
+            "path": path,
+            "commit": None,
+        },
+    )
+    return entry, statement
+
+
+def _well_written(payload: bytes, path: str) -> tuple[Statement, dict[str, Any]] | None:
+    """The statement, when its path names its kind and its bytes are plainly the written form of its value;
+    None when that needs a closer look. Most entries pass here, at a third of the cost."""
+    named = _ENTRY_NAME.search(path)
+    if named is None or named[1] not in KINDS or _odd(payload):
+        return None
+    try:
+        statement = statement_model(named[1]).model_validate_json(payload, strict=True)
+    except ValidationError:
+        return None
+    value = statement.wire()
+    return (statement, value) if encode_plain(value) == payload else None
+
+
+def _odd(payload: bytes) -> bool:
+    """Whether there may be numbers that Python and ECMAScript write differently, or characters that they sort
+    differently. Written for speed: each pattern begins with what is rare."""
+    return (
+        _ODD_FRACTION.search(payload) is not None
+        or ((b"e-" in payload or b"e+" in payload) and _ODD_EXPONENT.search(payload) is not None)
+        or _ODD_INTEGER.search(payload) is not None
+        or (not payload.isascii() and _ODD_CHARACTER.search(payload) is not None)
+    )
+
+
+def _explained(payload: bytes, path: str) -> tuple[Statement, dict[str, Any]]:
+    """The statement, checked step by step, so that what is wrong can be said."""
     try:
         value = parse_canonical(payload)
     except Invalid as error:
@@ -213,23 +266,7 @@ def _typed(payload: bytes, envelope_digest: str, path: str) -> tuple[Entry, Stat
     # Strict validation still takes other spellings of a time or of a name; the written form is one.
     if statement.wire() != value:
         raise Invalid("entry-invalid", f"the {kind} entry is not in its written form", where=path)
-    typed = statement.predicate
-    values = typed.__dict__
-    fields = {name: values[name] for name in _FIELDS}
-    fields["detail"] = predicate["detail"]
-    if fields["configuration"] is not None:
-        fields["configuration"] = tuple(predicate["configuration"])
-    entry = _instance(
-        Entry,
-        {
-            "predicate": _instance(Predicate, fields),
-            "detail": typed.detail,
-            "digest": envelope_digest,
-            "path": path,
-            "commit": None,
-        },
-    )
-    return entry, statement
+    return statement, value
 
 
 def _instance(model: type[_M], fields: dict[str, Any]) -> _M:

@@ -41,6 +41,7 @@ from controller.model.order import body_of
 from controller.ports import Repo
 
 Problem = tuple[str, str, str]
+_KEPT = 256
 _BESIDE = re.compile(r"(inputs|reports|logs|links)/[A-Za-z0-9._-]+")
 _ARTIFACT = re.compile(r"artifacts/sha256/([0-9a-f]{2})/(\1[0-9a-f]{62})")
 
@@ -68,6 +69,7 @@ class Seen:
     def __init__(self, repo: Repo) -> None:
         self._repo = repo
         self._locks: dict[str, tuple[fold.LockRecord, Mapping[str, str]] | None] = {}
+        self._contents: dict[str, Mapping[str, str] | None] = {}
         self._agents: dict[str, Mapping[str, str]] = {}
 
     def forget(self, run: str) -> None:
@@ -88,8 +90,13 @@ class Seen:
         file = self._repo.file(commit, record.event) if record is not None else None
         if record is None or file is None:
             return None
-        detail = read(self._repo.read(file.blob), record.event, None).detail
-        return (record, detail.components) if isinstance(detail, LockMade) else None
+        if file.blob not in self._contents:
+            if len(self._contents) >= _KEPT:
+                self._contents.clear()
+            detail = read(self._repo.read(file.blob), record.event, None).detail
+            self._contents[file.blob] = detail.components if isinstance(detail, LockMade) else None
+        components = self._contents[file.blob]
+        return (record, components) if components is not None else None
 
     def open(self, run: str, detail: Opened) -> None:
         """Keep the keys of the agents that the run pinned, by agent."""

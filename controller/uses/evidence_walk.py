@@ -114,6 +114,7 @@ class Walk:
         self._foreign: list[tuple[str, str, str]] = []
         self._leaves: list[bytes] = []
         self._seen = Seen(repo)
+        self._keys: dict[int, list[tuple[str, str, TrustState]]] = {}
         self.facts = Facts()
         self.findings: list[Finding] = []
 
@@ -253,10 +254,17 @@ class Walk:
     def _envelope_key(self, keyid: str, entry: Entry) -> str:
         """The controller's key of that id under the trust version the entry was made under."""
         predicate = entry.predicate
-        for trust in self._ground.trusts.get(predicate.observed.trust_version, ()):
-            for key in trust.keys_of_role(CONTROLLER):
-                if key_id(key) == keyid and holds_controller(trust, key, predicate.at):
-                    return key
+        version = predicate.observed.trust_version
+        if version not in self._keys:
+            self._keys[version] = [
+                (key_id(key), key, trust)
+                for trust in self._ground.trusts.get(version, ())
+                for key in trust.keys_of_role(CONTROLLER)
+                if not key.startswith("sk-")
+            ]
+        for known, key, trust in self._keys[version]:
+            if known == keyid and holds_controller(trust, key, predicate.at):
+                return key
         raise Refused("envelope-signature", "the entry is signed by a key that is not the controller's then")
 
     def _fold(self, commit: Commit, subject: Subject, derived: Mapping[str, Change]) -> None:
