@@ -71,6 +71,10 @@ class LightDriver:
         digests = self._state.get("digests", {})
         return {name: ComponentState(digest=digest, running=True) for name, digest in digests.items()}
 
+    def services(self) -> dict[str, Any]:
+        """No process runs here, so a strategy's own checks have nothing to ask."""
+        return {}
+
     @property
     def manifest_digest(self) -> str | None:
         return self._state.get("manifest")
