@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ from controller.wiring.people import commit_on, merge_branch
 from tests.support.evidence import Story
 
 BATCH = 100
+STEP = timedelta(seconds=30)
+"""Between entries: 360 runs a day in one environment, which is a lot."""
 POLICY = """apiVersion: lockgate.dev/v1
 kind: Policy
 metadata:
@@ -70,7 +73,7 @@ def grow(stage: Stage, root: TrustRoot, entries: int) -> dict[str, float]:
     repo = GitRepo(str(stage.origin), stage.state)
     origin = log.origin_of(root.project, root.genesis)
     tips = repo.observe()
-    story = Story(genesis=root.genesis)
+    story = Story(genesis=root.genesis, step=STEP)
     story.main = tips.main or root.genesis
     refs = {"main": root.refs.main, "requests": root.refs.requests, "evidence": root.refs.evidence}
     ledger = append.Ledger()
