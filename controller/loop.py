@@ -97,7 +97,7 @@ class Loop:
             if outcome is not None and not outcome.idle:
                 continue
             if outcome is not None:
-                self._maintain()
+                self._upkeep()
             if not self._stop.is_set():
                 self._repo.wait(self._timeout(outcome))
 
@@ -142,6 +142,13 @@ class Loop:
         if not outcome.idle:
             reached("pass-after")
         return outcome
+
+    def _upkeep(self) -> None:
+        """Maintenance never ends the loop: it is tried again after the next quiet pass."""
+        try:
+            self._maintain()
+        except Exception:
+            self._log.exception("maintenance")
 
     def _failed(self, error: LockgateError) -> None:
         """Say a failure: to the log once, to the health file always."""
