@@ -7,7 +7,7 @@ help: ## list the targets
 
 demo: ## set up .venv and show the whole story on this machine
 	@ci/setup
-	@.venv/bin/lockgate demo $(ARGS)
+	@.venv/bin/lockgate demo $(or $(ARGS),--keep)
 
 test: ## everything CI runs, set-up included
 	@ci/test

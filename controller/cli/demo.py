@@ -38,7 +38,7 @@ def demo(
     folder = (directory or Path(tempfile.mkdtemp(prefix="lockgate-demo-"))).absolute()
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        code = play(folder)
+        code = play(folder, keep)
     finally:
         if not keep:
             shutil.rmtree(folder, ignore_errors=True)

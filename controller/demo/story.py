@@ -31,13 +31,16 @@ AGENTS: Mapping[str, str] = {
 QUIET, BUSY = 2.0, 20.0
 """Requests a second at each service: what dev and staging see, and what prod sees."""
 PATIENCE = 40.0
+FINDINGS = 6
+"""Lines shown of what verify says of the tampered copy."""
 
 
 class Story:
     """The steps, in order. `say` gets one line at a time."""
 
-    def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
+    def __init__(self, folder: Path, say: Callable[[str], None], keep: bool) -> None:
         self.stage = Stage(folder)
+        self.keep = keep
         self.say = say
         self.processes = Processes(self.stage)
         self.begun = time.monotonic()
@@ -171,7 +174,10 @@ class Story:
         path = tamper(copy)
         self._line(f"one byte changed in a copy, in {path}")
         code, text = self._lockgate(str(copy), "verify", *root)
-        self._quote(text)
+        lines = text.splitlines()
+        self._quote("\n".join(lines[:FINDINGS]))
+        if len(lines) > FINDINGS:
+            self._line(f"  … and {len(lines) - FINDINGS} lines more that follow from it")
         shutil.rmtree(copy)
         if code != 1 or path not in text:
             raise Unavailable("demo-failed", "verify did not find the changed byte", got=text)
@@ -185,7 +191,11 @@ class Story:
             if run["environment"] == "prod":
                 self._show("timeline", run["run"])
         took = time.monotonic() - self.begun
-        self.say(f"\nEverything above took {took:.0f} s. Look further:")
+        self.say(f"\nEverything above took {took:.0f} s.")
+        if not self.keep:
+            self.say("Play it again with --keep to look further yourself.")
+            return
+        self.say("Look further:")
         for command in ("status", "why prod", "runs", f"verify --trust-root {self.stage.trust_root}"):
             self.say(f"  lockgate --repo {self.stage.origin} {command}")
         self.say(f"  git -C {self.stage.origin} log --show-signature lockgate/evidence")
@@ -308,9 +318,12 @@ def _git(repository: Path, *arguments: str) -> str:
     return done.stdout
 
 
-def play(folder: Path) -> int:
-    """Play the story in `folder`; 0 when everything was as it must be, 2 with the reason otherwise."""
-    story = Story(folder, lambda text: print(text, flush=True))
+def play(folder: Path, keep: bool) -> int:
+    """Play the story in `folder`; 0 when everything was as it must be, 2 with the reason otherwise.
+
+    `keep` says that the folder will stay, so that the closing screen can point into it.
+    """
+    story = Story(folder, lambda text: print(text, flush=True), keep)
     try:
         story.play()
     except LockgateError as error:
