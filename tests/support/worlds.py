@@ -660,7 +660,7 @@ def check_invariants(theatre: Theatre) -> None:
         assert not sealed or own[-1] is sealed[0]
         assert sealed or run_id in theatre.ledger.open_entries
         _check_orders(own)
-        for one, other in zip(own, own[1:], strict=False):
+        for one, other in pairwise(own):
             assert (one.kind, one.predicate.detail) != (other.kind, other.predicate.detail), f"twice: {one.path}"
 
 
