@@ -6,7 +6,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -55,7 +55,7 @@ def run(arguments: Sequence[str]) -> int:
     for group in GROUPS:
         importlib.import_module(f"controller.cli.{group}").register(app)
     try:
-        code = typer.main.get_command(app)(list(arguments), prog_name="lockgate", standalone_mode=False)
+        code = _named(typer.main.get_command(app))(list(arguments), prog_name="lockgate", standalone_mode=False)
     except typer.Exit as stop:
         return stop.exit_code
     except (typer.Abort, KeyboardInterrupt):
@@ -80,6 +80,17 @@ def run(arguments: Sequence[str]) -> int:
         )
         return 2
     return code if isinstance(code, int) else 0
+
+
+def _named(command: Any) -> Any:
+    """Every option of every command can be given as LOCKGATE_<OPTION>, whatever the command."""
+    for option in command.params:
+        longest = max(option.opts, key=len)
+        if longest.startswith("--") and not option.envvar and longest not in ("--help", "--version"):
+            option.envvar = "LOCKGATE_" + longest[2:].upper().replace("-", "_")
+    for inner in getattr(command, "commands", {}).values():
+        _named(inner)
+    return command
 
 
 def _say(text: str) -> None:
