@@ -1,4 +1,4 @@
-"""The architecture as executable rules: layers, purity, sizes, no doubles of our own code, all codes documented."""
+"""The architecture as executable rules: layers, purity, sizes, no doubles of our code, every code documented."""
 
 from __future__ import annotations
 
@@ -58,7 +58,11 @@ def test_no_clock_is_read(room: str) -> None:
 
 
 def test_no_test_mocks_our_code() -> None:
-    doubles = re.compile(r"\bunittest\.mock\b|\bimport mock\b|\bMagicMock\b|\bmocker\b|setattr\(\s*\"controller\.")
+    # What Python itself offers (secrets, os, time) may be held still inside a module of ours.
+    doubles = re.compile(
+        r"\bunittest\.mock\b|\bimport mock\b|\bMagicMock\b|\bmocker\b"
+        r"|setattr\(\s*\"controller\.(?![\w.]*\.(?:secrets|os|time)\.)"
+    )
     assert [short(path) for path in TESTS if path != Path(__file__) and doubles.search(path.read_text())] == []
 
 
