@@ -1,0 +1,215 @@
+"""The origin fails in every way it can; the controller says so, does nothing wrong, and goes on when it is back."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from controller.wiring.people import Person, commit_on
+from tests.support.flow import Flow, flow, until
+
+DEV = {"dev-1": "dev"}
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Iterator[Flow]:
+    with flow(tmp_path, DEV) as made:
+        yield made
+
+
+def _goes_on(shop: Flow, version: str) -> None:
+    """A release still goes all the way, and the whole history holds."""
+    shop.deploy("dev", version)
+    shop.check_dense()
+    shop.verify()
+
+
+def test_an_origin_that_vanishes_and_comes_back(shop: Flow) -> None:
+    shop.start()
+    shop.deploy("dev", "1.0.0")
+    away = shop.stage.origin.with_name("away.git")
+    shop.stage.origin.rename(away)
+    try:
+        said = shop.says("origin-unavailable")
+        assert said["state"] == "unavailable" and "check the path" in said["message"]
+    finally:
+        away.rename(shop.stage.origin)
+    shop.says("")
+    _goes_on(shop, "1.1.0")
+
+
+def test_an_origin_that_rejects_pushes(shop: Flow) -> None:
+    shop.start()
+    shop.deploy("dev", "1.0.0")
+    tip = shop.tip()
+    hook = shop.stage.origin / "hooks" / "pre-receive"
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text("#!/bin/sh\necho 'closed for today' >&2\nexit 1\n")
+    shop.image("1.1.0")
+    # People's tools would be refused by the hook as well: what they push lands before it counts.
+    name = shop.release("1.1.0")
+    hook.chmod(0o755)
+    if shop.tip() == tip:
+        said = shop.says("push-rejected")
+        assert "closed for today" in said["message"] and said["state"] in ("stalled", "unavailable")
+        assert shop.tip() == tip
+    hook.unlink()
+    shop.says("")
+    shop.locked(name)
+    _goes_on(shop, "1.2.0")
+
+
+def test_main_rewritten_and_put_back(shop: Flow) -> None:
+    shop.start()
+    shop.deploy("dev", "1.0.0")
+    main, evidence = shop.tip("main"), shop.tip()
+    shop.git("update-ref", "refs/heads/main", f"{main}~2")
+    said = shop.says("main-rewound")
+    assert said["state"] == "stalled" and shop.tip() == evidence
+    shop.git("update-ref", "refs/heads/main", main)
+    shop.says("")
+    _goes_on(shop, "1.1.0")
+
+
+def test_main_deleted_and_put_back(shop: Flow) -> None:
+    shop.start()
+    shop.deploy("dev", "1.0.0")
+    main = shop.tip("main")
+    shop.git("update-ref", "-d", "refs/heads/main")
+    assert shop.says("main-missing")["state"] == "stalled"
+    shop.git("update-ref", "refs/heads/main", main)
+    shop.says("")
+    _goes_on(shop, "1.1.0")
+
+
+@pytest.mark.parametrize("restart", [False, True], ids=["running", "restarted"])
+def test_evidence_deleted_and_rewound(shop: Flow, restart: bool) -> None:
+    shop.start()
+    shop.deploy("dev", "1.0.0")
+    evidence, main = shop.tip(), shop.tip("main")
+    if restart:
+        shop.stop_controller()
+    shop.git("update-ref", "-d", "refs/heads/lockgate/evidence")
+    if restart:
+        shop.processes.start_controller(poll="1s")
+    assert shop.says("evidence-missing")["state"] == "stalled"
+    assert not shop.tip() and shop.tip("main") == main
+    shop.git("update-ref", "refs/heads/lockgate/evidence", f"{evidence}~3")
+    assert shop.says("evidence-rewound")["state"] == "stalled"
+    assert shop.tip() == shop.git("rev-parse", f"{evidence}~3")
+    shop.git("update-ref", "refs/heads/lockgate/evidence", evidence)
+    shop.says("")
+    _goes_on(shop, "1.1.0")
+
+
+@pytest.mark.parametrize("restart", [False, True], ids=["running", "restarted"])
+@pytest.mark.parametrize("who", ["nobody", "alice"])
+def test_a_foreign_commit_on_evidence(shop: Flow, who: str, restart: bool) -> None:
+    shop.start()
+    shop.deploy("dev", "1.0.0")
+    evidence = shop.tip()
+    if restart:
+        shop.stop_controller()
+    person = shop.stage.person("alice") if who == "alice" else Person("nobody", "nobody@example.com", None)
+    commit_on(shop.people, "lockgate/evidence", person, {"README": b"owned\n"}, "A note")
+    foreign = shop.tip()
+    if restart:
+        shop.processes.start_controller(poll="1s")
+    said = shop.says("foreign-evidence")
+    assert said["state"] == "stalled" and foreign[:12] in said["message"]
+    assert shop.tip() == foreign
+    shop.git("update-ref", "refs/heads/lockgate/evidence", evidence)
+    shop.says("")
+    _goes_on(shop, "1.1.0")
+
+
+def test_a_state_directory_lost_between_runs(shop: Flow) -> None:
+    shop.start()
+    shop.deploy("dev", "1.0.0")
+    shop.stop_controller()
+    subprocess.run(["rm", "-r", str(shop.stage.state)], check=True)
+    shop.processes.start_controller(poll="1s")
+    shop.says("")
+    _goes_on(shop, "1.1.0")
+
+
+def test_a_state_directory_that_cannot_be_written(tmp_path: Path) -> None:
+    """Root writes where modes forbid it, so the folder is a file's child: no process can make it."""
+    with flow(tmp_path, DEV) as shop:
+        shop.stage.state.write_text("in the way\n")
+        command = ["--repo", str(shop.stage.origin), "controller", "--once"]
+        command += ["--trust-root", str(shop.stage.trust_root), "--signing-key", str(shop.stage.keys / "controller")]
+        done = subprocess.run(
+            [*_lockgate(), *command, "--state-dir", str(shop.stage.state)], capture_output=True, text=True, timeout=20
+        )
+        assert done.returncode == 2 and "state-dir-unusable" in done.stderr and "Traceback" not in done.stderr
+        (tmp_path / "controller.log").write_text("")
+
+
+def test_a_full_disk(tmp_path: Path) -> None:
+    """Origin and state directory on a small file system of their own, filled to the last byte."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(disk)], check=True)
+    try:
+        with flow(tmp_path / "work", DEV, origin=disk / "origin.git") as shop:
+            shop.stage.state = disk / "state"
+            shop.start()
+            shop.deploy("dev", "1.0.0")
+            shop.image("1.1.0")
+            name = shop.release("1.1.0")
+            shop.locked(name)
+            evidence = shop.tip()
+            shop.promote("dev", name)
+            _fill(disk / "filler")
+            until("the controller says that the disk is full", lambda: _full(shop) or shop.tip() != evidence)
+            shop.git("fsck", "--strict", "--full")
+            (disk / "filler").unlink()
+            shop.says("")
+            shop.ends("dev", name, "completed")
+            shop.check_dense()
+            # Full before anything of a release is there: nothing can be recorded at all.
+            shop.image("1.2.0")
+            later = shop.release("1.2.0")
+            shop.locked(later)
+            before = shop.tip()
+            shop.stop_controller()
+            shop.promote("dev", later)
+            _fill(disk / "filler")
+            shop.processes.start_controller(poll="1s")
+            until("the controller says that the disk is full", lambda: _full(shop))
+            assert shop.tip() == before
+            shop.git("fsck", "--strict", "--full")
+            (disk / "filler").unlink()
+            shop.ends("dev", later, "completed")
+            shop.says("")
+            shop.check_dense()
+            shop.verify()
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def _full(shop: Flow) -> bool:
+    health = shop.status()["health"]
+    return health["state"] == "unavailable" and "No space left" in health["message"]
+
+
+def _fill(path: Path) -> None:
+    """Write until nothing more fits."""
+    with path.open("wb", buffering=0) as file:
+        for size in (1 << 20, 1 << 12):
+            try:
+                while True:
+                    file.write(bytes(size))
+            except OSError:
+                continue
+
+
+def _lockgate() -> list[str]:
+    import sys
+
+    return os.environ.get("LOCKGATE", f"{sys.executable} -m controller").split()
