@@ -47,7 +47,10 @@ class HealthFile:
             return
         self.now = health
         try:
-            self._path.write_text(json.dumps(self.view()) + "\n")
+            # Replaced as a whole: whoever reads it meets the former state or this one, never half of it.
+            fresh = self._path.with_name(self._path.name + ".new")
+            fresh.write_text(json.dumps(self.view()) + "\n")
+            fresh.replace(self._path)
         except OSError:
             return
 

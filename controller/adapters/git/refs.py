@@ -13,6 +13,7 @@ import itertools
 import os
 import re
 import threading
+import time
 from pathlib import Path
 from typing import Final
 
@@ -24,6 +25,8 @@ _OID: Final = re.compile(r"[0-9a-f]{40}")
 _MARKERS: Final = "lockgate-locks"
 _GUARD: Final = "clearing"
 _numbers = itertools.count()
+LOCK_SECONDS = 0.1
+"""How long a lock that somebody holds is waited for, as git does (core.filesRefLockTimeout)."""
 
 
 def ref_moved(ref: str, expected: str | None, got: str | None) -> Conflict:
@@ -163,14 +166,16 @@ class RefFiles:
         return path
 
     def _take(self, ref: str, lock: Path, marker: Path) -> None:
-        for attempt in (1, 2):
+        until = time.monotonic() + LOCK_SECONDS
+        while True:
             try:
                 os.link(marker, lock)
                 return
             except FileExistsError:
-                if attempt == 1 and self._clear_dead(lock):
-                    continue
-            break
+                if not self._clear_dead(lock):
+                    if time.monotonic() >= until:
+                        break
+                    time.sleep(0.002)
         raise Unavailable(
             "ref-locked",
             "the branch is locked by another process",
