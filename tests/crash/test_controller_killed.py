@@ -31,7 +31,7 @@ PASSED = {
     "fail": {*RECORDING, *ORDERING, *TAKING, *MAIN},
 }
 PUSHING = {"push-before", "push-after"}
-"""Passed only where the origin is pushed to: see test_push_killed.py."""
+"""Passed only where the origin is pushed to, which this story's is not."""
 TRIES = 3
 
 

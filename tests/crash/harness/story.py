@@ -21,7 +21,6 @@ from controller.model.trustroot import TrustRoot
 from controller.uses.verify import verify
 
 _FACTS = ("stage", "attempt", "action", "verdict", "phase", "code")
-_STICKER = ("release", "manifestDigest", "digests", "run", "order")
 _RUN = re.compile(r"(\w+-\d+)-[0-9a-f]{8}")
 
 
@@ -36,11 +35,12 @@ def told(stage: Stage, agents: Iterable[str]) -> dict[str, Any]:
         subjects = [commit.message.partition("\n")[0] for commit in repo.first_parents(tips.main, None)]
         report = verify(repo, TrustRoot.load(stage.trust_root), verify_ssh=_verify_ssh)
         assert report.verified, report.findings
+        roles = _roles(entries)
         found = {
-            "runs": _runs(entries),
+            "runs": _runs(entries, roles),
             "events": _events(entries),
             "main": subjects,
-            "agents": {name: _agent(stage.agents / name) for name in sorted(agents)},
+            "agents": _agents([stage.agents / name for name in agents], roles),
         }
         for name in agents:
             _sticker_is_backed(repo, tips.evidence, stage.agents / name)
@@ -62,14 +62,27 @@ def _entries(repo: GitRepo, tip: str) -> list[Entry]:
     return sorted(found, key=lambda entry: entry.predicate.index)
 
 
-def _runs(entries: list[Entry]) -> dict[str, list[Any]]:
+def _roles(entries: list[Entry]) -> dict[str, dict[str, str]]:
+    """By run: which of its targets came first. The order is drawn by a hash over the run's id."""
+    found: dict[str, dict[str, str]] = {}
+    for entry in entries:
+        if entry.run is not None and entry.kind == "ordered":
+            roles = found.setdefault(entry.run, {})
+            for target in entry.predicate.what.targets:
+                roles.setdefault(target, f"target {len(roles) + 1}")
+    return found
+
+
+def _runs(entries: list[Entry], roles: dict[str, dict[str, str]]) -> dict[str, list[Any]]:
     """Each run's entries in sequence; gates that wait may be asked any number of times."""
     found: dict[str, list[Any]] = {}
     for entry in entries:
         if entry.run is None:
             continue
         detail = entry.detail
-        line = [entry.kind, entry.predicate.result, sorted(entry.predicate.what.targets)]
+        named = roles.get(entry.run, {})
+        targets = sorted(named.get(target, "another target") for target in entry.predicate.what.targets)
+        line = [entry.kind, entry.predicate.result, targets]
         line += [
             getattr(detail, name, None) for name in ("stage", "attempt", "action", "verdict", "phase", "code")
         ]
@@ -96,23 +109,38 @@ def _events(entries: list[Entry]) -> list[Any]:
     return found
 
 
-def _agent(folder: Path) -> dict[str, Any]:
-    lines = [json.loads(line) for line in (folder / "journal.jsonl").read_bytes().splitlines()]
+def _agents(folders: list[Path], roles: dict[str, dict[str, str]]) -> dict[str, Any]:
+    """What all agents did, each target by its part in the run."""
+    found: dict[str, list[Any]] = {"orders": [], "executed": [], "stickers": []}
+    for folder in folders:
+        orders, executed = _each_once(folder)
+        found["orders"] += [_order(order, roles) for order in orders]
+        found["executed"] += [_order(order, roles) for order in executed]
+        sticker = _sticker(folder)
+        if sticker is not None:
+            said = [str(sticker[key]) for key in ("release", "manifestDigest", "digests")]
+            found["stickers"].append([*said, _order(sticker["order"], roles)])
+    return {name: sorted(items) for name, items in found.items()}
+
+
+def _order(order: str, roles: dict[str, dict[str, str]]) -> str:
+    run, stage, attempt, target, action = order.split("/")
+    return f"{_plain(run)}/{stage}/{attempt}/{roles[run].get(target, 'another target')}/{action}"
+
+
+def _each_once(folder: Path) -> tuple[list[str], list[str]]:
+    """The orders in an agent's journal and those it carried out: each once, taken, reported, acknowledged."""
     orders: dict[str, list[str]] = {}
-    for line in lines:
-        orders.setdefault(_plain(line["order"]), []).append(line.get("state", "ran"))
+    for raw in (folder / "journal.jsonl").read_bytes().splitlines():
+        line = json.loads(raw)
+        orders.setdefault(line["order"], []).append(line.get("state", "ran"))
     for order, states in orders.items():
         for state in ("received", "reported", "acknowledged"):
             assert states.count(state) == 1, (order, states)
     path = folder / "executions.log"
-    executed = [_plain(line) for line in path.read_text().splitlines()] if path.exists() else []
+    executed = path.read_text().splitlines() if path.exists() else []
     assert len(executed) == len(set(executed)), f"executed twice: {executed}"
-    sticker = _sticker(folder)
-    if sticker is not None:
-        sticker = {
-            key: _plain(str(sticker[key])) for key in ("release", "manifestDigest", "digests", "run", "order")
-        }
-    return {"orders": list(orders), "executed": executed, "sticker": sticker}
+    return list(orders), executed
 
 
 def _sticker(folder: Path) -> dict[str, Any] | None:
