@@ -79,11 +79,13 @@ class EvidenceBacking:
         return place.last_run.phase in HELD_PHASES and former == blob
 
 
-def load_evidence(repo: Repo, tips: Tips, ledger: Ledger, memory: Memory, lock_on_main: bool) -> Ledger:
+def load_evidence(
+    repo: Repo, tips: Tips, ledger: Ledger, memory: Memory, lock_on_main: bool, genesis: str
+) -> Ledger:
     """The ledger at the observed evidence tip; the one already known when nothing moved.
 
     Raises Stalled("evidence-missing") for a branch that is gone, Stalled("evidence-rewound") for one that no
-    longer holds what was seen. An empty ledger means a new project: the branch is still to be begun.
+    longer holds what was seen, Stalled("foreign-evidence") for one that somebody else wrote to. An empty ledger means a new project: the branch is still to be begun.
     """
     seen = ledger.commit or memory.evidence_seen()
     if tips.evidence is None:
@@ -108,7 +110,31 @@ def load_evidence(repo: Repo, tips: Tips, ledger: Ledger, memory: Memory, lock_o
             got=tips.evidence[:12],
             cure="push the recorded branch back from a clone",
         )
+    if seen is not None:
+        _check_own(repo, seen, tips.evidence, genesis)
     return append.load(repo, tips.evidence)
+
+
+def _check_own(repo: Repo, good: str, tip: str, genesis: str) -> None:
+    """Every commit after `good`, the last tip seen, is signed by a controller key that was in force there."""
+    cursors = fold.load_state(repo, good).cursors
+    trust = resume_state(repo, cursors.main or genesis, cursors.trust_version or None).trust
+    keys = set(trust.keys_of_role("controller"))
+    try:
+        commits = repo.first_parents(tip, good)
+    except Refused:
+        commits = [repo.commit(tip)]
+        keys = set()  # a merge hides what was seen behind a second parent: never the controller's doing
+    for commit in commits:
+        if commit.key not in keys:
+            raise Stalled(
+                "foreign-evidence",
+                "somebody else wrote to the evidence branch",
+                where=f"lockgate/evidence at {commit.id[:12]}",
+                expected="commits signed by the controller",
+                got="another key's signature" if commit.key else "no valid signature",
+                cure=f"push {good[:12]} back to the branch, and find out who may push to it",
+            )
 
 
 def _holds(repo: Repo, old: str, new: str) -> bool:

@@ -118,7 +118,7 @@ class Reconciler:
             raise no_main(parts.root)
         before = self.ledger
         locks = before.commit is None and _has_locks(parts.repo, tips.main)
-        self.ledger = load_evidence(parts.repo, tips, before, parts.memory, locks)
+        self.ledger = load_evidence(parts.repo, tips, before, parts.memory, locks, parts.root.genesis)
         if self.ledger is not before or self.ledger.commit is None:
             self._reload(tips)
         self.view = view_main(

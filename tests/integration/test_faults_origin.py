@@ -142,9 +142,17 @@ def test_a_state_directory_that_cannot_be_written(tmp_path: Path) -> None:
     with flow(tmp_path, DEV) as shop:
         shop.stage.state.write_text("in the way\n")
         command = ["--repo", str(shop.stage.origin), "controller", "--once"]
-        command += ["--trust-root", str(shop.stage.trust_root), "--signing-key", str(shop.stage.keys / "controller")]
+        command += [
+            "--trust-root",
+            str(shop.stage.trust_root),
+            "--signing-key",
+            str(shop.stage.keys / "controller"),
+        ]
         done = subprocess.run(
-            [*_lockgate(), *command, "--state-dir", str(shop.stage.state)], capture_output=True, text=True, timeout=20
+            [*_lockgate(), *command, "--state-dir", str(shop.stage.state)],
+            capture_output=True,
+            text=True,
+            timeout=20,
         )
         assert done.returncode == 2 and "state-dir-unusable" in done.stderr and "Traceback" not in done.stderr
         (tmp_path / "controller.log").write_text("")
