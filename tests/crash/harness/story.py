@@ -87,7 +87,7 @@ def _runs(entries: list[Entry], roles: dict[str, dict[str, str]]) -> dict[str, l
             getattr(detail, name, None) for name in ("stage", "attempt", "action", "verdict", "phase", "code")
         ]
         lines = found.setdefault(_plain(entry.run), [])
-        if entry.kind == "gates" and entry.predicate.result == "WAIT" and lines and lines[-1] == line:
+        if entry.kind == "gates" and entry.predicate.result == "WAIT":
             continue
         lines.append(line)
     return found
