@@ -85,7 +85,8 @@ def load_evidence(
     """The ledger at the observed evidence tip; the one already known when nothing moved.
 
     Raises Stalled("evidence-missing") for a branch that is gone, Stalled("evidence-rewound") for one that no
-    longer holds what was seen, Stalled("foreign-evidence") for one that somebody else wrote to. An empty ledger means a new project: the branch is still to be begun.
+    longer holds what was seen, Stalled("foreign-evidence") for one that somebody else wrote to. An empty ledger
+    means a new project: the branch is still to be begun.
     """
     seen = ledger.commit or memory.evidence_seen()
     if tips.evidence is None:

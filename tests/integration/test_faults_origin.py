@@ -1,4 +1,4 @@
-"""The origin fails in every way it can; the controller says so, does nothing wrong, and goes on when it is back."""
+"""The origin fails in every way it can; the controller says so, does no wrong, and goes on when it is back."""
 
 from __future__ import annotations
 
