@@ -59,7 +59,7 @@ class _Frame:
     wants_key: bool = False
 
 
-class _Stopped(Exception):  # noqa: N818  (no error: the end of reading)
+class _Stopped(Exception):  # no error: the end of reading
     """The rest of the stream is not looked at."""
 
 

@@ -145,7 +145,12 @@ def _before(world: World, run: Run, documents: RunDocuments) -> dict[str, str | 
 
 def _freezes(world: World, run: Run) -> list[dict[str, Any]]:
     action = "rollback" if run.opened.mode == "rollback" else "promote"
-    found = []
+    # A freeze that cannot be read may be in force here: nobody knows, and unknown never means allow.
+    found: list[dict[str, Any]] = [
+        {"name": path, "sha256": None, "reason": "the file does not validate", "active": True, "until": None}
+        for path in sorted(world.intent.broken)
+        if path.startswith("freezes/")
+    ]
     for name in sorted(world.intent.freezes):
         spec = world.intent.freezes[name].document.spec
         if action not in spec.actions or not {"*", run.environment} & set(spec.environments):

@@ -19,6 +19,7 @@ from controller.model.lock import (
     ReleaseLock,
     ReleaseLockSpec,
     manifest_digest,
+    release_digest,
 )
 from controller.model.registry import ManifestAnswer
 from controller.model.release import Release, ReleaseComponent
@@ -115,7 +116,7 @@ def build_lock(
         locked[name] = one.model_copy(update={"other_tags": tuple(sorted(tag for tag in others if tag))})
     spec = ReleaseLockSpec(
         manifest_digest=manifest_digest({name: one.digest for name, one in locked.items()}),
-        release_digest=release.sha256,
+        release_digest=release_digest(release.document),
         components=dict(sorted(locked.items())),
         resolved_at=now,
         resolver=resolver,

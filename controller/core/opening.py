@@ -14,6 +14,7 @@ from controller.core.world import RunDocuments
 from controller.ledger.fold import EnvironmentState
 from controller.model.entry import CompletedRun, Opened, Pin, Sealed, SlotChange
 from controller.model.intent import Intent, Loaded
+from controller.model.lock import release_digest
 
 
 def open_runs(desk: Desk) -> None:
@@ -186,12 +187,12 @@ def documents_of(intent: Intent, environment: str, release: str) -> RunDocuments
     spec = place.document.spec
     strategy = intent.strategies.get(spec.strategy)
     policies = {name: intent.policies.get(name) for name in spec.gate_names}
-    components = {name: intent.components.get(name) for name in wanted.document.spec.components}
+    components = {name: intent.components.get(name) for name in _components(intent, release)}
     parts: Mapping[str, Loaded[Any] | None] = {"strategy": strategy, **policies, **components}
     if strategy is None or None in parts.values():
         return None
     lock = intent.locks.get(release)
-    if lock is not None and lock.document.spec.release_digest != wanted.sha256:
+    if lock is not None and lock.document.spec.release_digest != release_digest(wanted.document):
         lock = None
     return RunDocuments(
         environment=place.document,
@@ -204,6 +205,16 @@ def documents_of(intent: Intent, environment: str, release: str) -> RunDocuments
         lock=lock.document if lock else None,
         lock_pin=pin_of(lock) if lock else None,
     )
+
+
+def _components(intent: Intent, release: str) -> list[str]:
+    """The components a release needs: those it names, and those its lock took over from elsewhere. A release
+    that is not locked yet and not pinned may come to need any."""
+    spec = intent.releases[release].document.spec
+    lock = intent.locks.get(release)
+    if lock is not None:
+        return sorted({*spec.components, *lock.document.spec.components})
+    return sorted(spec.components if spec.mode == "pinned" else intent.components)
 
 
 def pins_of(intent: Intent, environment: str, documents: RunDocuments) -> tuple[Pin, ...]:

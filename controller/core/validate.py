@@ -22,6 +22,7 @@ from controller.model.documents import (
     Document,
     Environment,
     Freeze,
+    Release,
     ReleaseLock,
     Trust,
     path_kind,
@@ -29,6 +30,7 @@ from controller.model.documents import (
     path_of,
 )
 from controller.model.intent import Intent, Loaded
+from controller.model.lock import release_digest
 
 
 def assemble(commit: str, files: Files, previous: Intent | None = None) -> Intent:
@@ -264,7 +266,8 @@ class _Pass:
 
     def lock(self, document: ReleaseLock) -> Iterator[tuple[Pointer, str, str, str]]:
         release = self.files.get(path_of("Release", document.name))
-        if release is not None and release[1].sha256 != document.spec.release_digest:
+        wanted = release[1].document if release is not None else None
+        if isinstance(wanted, Release) and release_digest(wanted) != document.spec.release_digest:
             yield (
                 ("spec", "releaseDigest"),
                 "release-changed",

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from controller.model.base import INTEGRAL, Digest, Document, Name, Part, Text, Texts, Time
 from controller.model.component import PLATFORM_PATTERN
+from controller.model.release import Release
 
 SCHEMA_LINE = "# yaml-language-server: $schema=https://lockgate.dev/schemas/v1/release-lock.schema.json\n"
 
@@ -62,6 +63,15 @@ class ReleaseLock(Document):
 def manifest_digest(digests: Mapping[str, str]) -> str:
     """The identity of a release: sha256 of the RFC 8785 JSON of {component: digest}."""
     return "sha256:" + hashlib.sha256(rfc8785.dumps(dict(digests))).hexdigest()
+
+
+def release_digest(release: Release) -> str:
+    """What a lock answers to: sha256 of the RFC 8785 JSON of the release, its state and the reason for that
+    left out, so that a locked release can still be blocked, deprecated or archived."""
+    content = release.model_dump(mode="json", by_alias=True)
+    for field in ("state", "reason"):
+        content["spec"].pop(field, None)
+    return "sha256:" + hashlib.sha256(rfc8785.dumps(content)).hexdigest()
 
 
 def lock_bytes(lock: ReleaseLock) -> bytes:

@@ -17,6 +17,7 @@ from controller.ledger.entry import read
 from controller.model.entry import LockMade
 from controller.model.history import NewCommit, Tips
 from controller.model.intent import Intent
+from controller.model.lock import release_digest
 from controller.model.order import ORDER_TYPE, LogState, PreparedOrder
 from controller.reconcile.observing import MainView
 from controller.reconcile.reading import previous_target, target_of
@@ -156,7 +157,7 @@ class Actor:
             if file is None or self._parts.repo.file(intent.commit, record.path) is not None:
                 continue
             made: LockMade = read(self._parts.repo.read(file.blob), record.event, None).detail
-            if made.release_digest == intent.releases[name].sha256:
+            if made.release_digest == release_digest(intent.releases[name].document):
                 changes[record.path] = made.content.encode()
                 at = ledger.state.cursors.at
         if not changes or at is None:

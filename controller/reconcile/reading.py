@@ -14,6 +14,7 @@ from controller.core.world import RunDocuments, Target
 from controller.model.entry import CompletedRun, Pin
 from controller.model.history import TreeFile
 from controller.model.intent import Intent
+from controller.model.lock import release_digest
 from controller.ports import Repo
 
 KEPT = 4096
@@ -112,7 +113,7 @@ def run_documents(reader: Reader, run: Run, live: Intent) -> RunDocuments:
     environment = reader.document(pins[f"environments/{run.environment}.yaml"])
     policies = under("policies/")
     release = reader.document(pins[f"releases/{run.opened.release}.yaml"])
-    lock_pin = run.inputs.lock if run.inputs is not None else _live_lock(run, live)
+    lock_pin = run.inputs.lock if run.inputs is not None else _live_lock(reader, run, live)
     return RunDocuments(
         environment=environment,
         strategy=reader.document(pins[f"strategies/{environment.spec.strategy}.yaml"]),
@@ -126,11 +127,13 @@ def run_documents(reader: Reader, run: Run, live: Intent) -> RunDocuments:
     )
 
 
-def _live_lock(run: Run, live: Intent) -> Pin | None:
+def _live_lock(reader: Reader, run: Run, live: Intent) -> Pin | None:
     """The lock of the pinned release file, once main has it."""
     lock = live.locks.get(run.opened.release)
     pinned = next((p for p in run.opened.pins if p.path == f"releases/{run.opened.release}.yaml"), None)
-    if lock is None or pinned is None or lock.document.spec.release_digest != pinned.sha256:
+    if lock is None or pinned is None:
+        return None
+    if lock.document.spec.release_digest != release_digest(reader.document(pinned)):
         return None
     return Pin(path=lock.path, blob=lock.blob, sha256=lock.sha256)
 

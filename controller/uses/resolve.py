@@ -13,7 +13,7 @@ from controller.core.select import Choice, choose, needs_tags
 from controller.errors import Invalid
 from controller.model.component import Component
 from controller.model.intent import Loaded
-from controller.model.lock import LockedComponent, ReleaseLock
+from controller.model.lock import LockedComponent, ReleaseLock, release_digest
 from controller.model.registry import ManifestAnswer
 from controller.model.release import Release
 from controller.ports import Registry
@@ -97,7 +97,7 @@ def check(lock: ReleaseLock, release: Loaded[Release], registry: Registry) -> Ch
         locked = lock.spec.components[name].digest
         if digests[reference] != locked:
             moved.append(Moved(name, *reference, locked, digests[reference]))
-    return Checked(lock, tuple(moved), release.sha256 != lock.spec.release_digest)
+    return Checked(lock, tuple(moved), release_digest(release.document) != lock.spec.release_digest)
 
 
 def report(lock: ReleaseLock, checked: Checked | None = None) -> dict[str, Any]:

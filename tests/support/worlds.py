@@ -38,6 +38,7 @@ from controller.model.entry import Accepted, Actor, Draft, Entry, LockMade, Main
 from controller.model.history import Change, Commit, Person, TreeFile
 from controller.model.intent import Intent
 from controller.model.keys import key_id
+from controller.model.lock import release_digest
 from controller.model.order import AgentStatement, ComponentState, LogState, Order, Report, Sample, statement_of
 from controller.model.request import Request
 from controller.reconcile.reading import previous_target, run_documents, target_of
@@ -447,7 +448,7 @@ class Theatre:
         changes: dict[str, bytes | None] = {}
         for name in set(intent.releases) - set(intent.locks):
             made = next((x.detail for x in self.entries if x.kind == "lock" and x.detail.release == name), None)
-            if made is not None and made.release_digest == intent.releases[name].sha256:
+            if made is not None and made.release_digest == release_digest(intent.releases[name].document):
                 changes[made.path] = made.content.encode()
         reverts = slot_reverts(
             self.ledger.state.environments,
@@ -569,6 +570,7 @@ class Theatre:
 
     def _lock(self, payload: Mapping[str, Any]) -> LockMade:
         name = payload["release"]
+        asked = release_digest(self.intent().releases[name].document)
         components = {c: digest(f"{name}/{c}".encode()) for c in payload["components"]}
         lock = ReleaseLock.model_validate(
             {
@@ -577,7 +579,7 @@ class Theatre:
                 "metadata": {"name": name},
                 "spec": {
                     "manifestDigest": manifest_digest(components),
-                    "releaseDigest": payload["sha256"],
+                    "releaseDigest": asked,
                     "components": {
                         c: {
                             "repository": f"oci-layout:{c}",
@@ -598,7 +600,7 @@ class Theatre:
             release=name,
             path=f"releases/{name}.lock.yaml",
             manifest_digest=lock.spec.manifest_digest,
-            release_digest=payload["sha256"],
+            release_digest=asked,
             sha256=digest(data),
             components=components,
             content=data.decode(),

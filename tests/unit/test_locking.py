@@ -13,7 +13,7 @@ from controller.core.select import Choice
 from controller.errors import Invalid
 from controller.model.component import Component
 from controller.model.intent import Loaded
-from controller.model.lock import LockedComponent, ReleaseLock, lock_bytes, manifest_digest
+from controller.model.lock import LockedComponent, ReleaseLock, lock_bytes, manifest_digest, release_digest
 from controller.model.registry import ManifestAnswer
 from controller.model.release import Release
 
@@ -80,7 +80,7 @@ def test_the_identity_is_the_digest_of_component_digests() -> None:
     assert made.spec.manifest_digest == digest(text)
     assert list(made.spec.components) == ["api", "web"]
     assert made.spec.components["api"].role == "migration"
-    assert made.spec.release_digest == digest("release")
+    assert made.spec.release_digest == release_digest(release.document)
     assert made.spec.components["web"].candidates.count == 1
     assert made.name == "shop-1"
     assert lock_bytes(made) == lock_bytes(lock(release, answers, loaded_component("web"), loaded_component("api")))

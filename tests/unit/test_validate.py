@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,7 @@ import pytest
 from controller.core.parse import Parsed, parse
 from controller.core.validate import assemble
 from controller.model.intent import Intent
+from controller.model.lock import release_digest
 from tests.support.documents import INVALID, intent_of, read_case, valid_files
 
 ENVIRONMENT = (
@@ -23,7 +23,8 @@ def test_a_valid_project_is_whole() -> None:
     assert (intent.diagnostics, intent.broken) == ((), frozenset())
     assert sorted(intent.environments) == ["dev", "prod"]
     assert [loaded.document.name for loaded in intent.agents_of("prod")] == ["prod-1"]
-    assert intent.locks["shop-1"].document.spec.release_digest == intent.releases["shop-1"].sha256
+    wanted = release_digest(intent.releases["shop-1"].document)
+    assert intent.locks["shop-1"].document.spec.release_digest == wanted
     assert intent.project is not None and intent.project.document.name == "shop"
 
 
@@ -33,7 +34,7 @@ def test_a_valid_project_is_whole() -> None:
         ("strategies/canary.yaml", {"environments/prod.yaml", "promotions/prod.yaml"}),
         ("policies/soak.yaml", {"environments/prod.yaml", "promotions/prod.yaml"}),
         ("components/api.yaml", {"releases/shop-1.yaml", "promotions/prod.yaml"}),
-        ("releases/shop-1.yaml", {"releases/shop-1.lock.yaml", "promotions/prod.yaml"}),
+        ("releases/shop-1.yaml", {"promotions/prod.yaml"}),
         ("releases/shop-1.lock.yaml", {"promotions/prod.yaml"}),
         ("promotions/prod.yaml", set()),
         ("agents/dev-1.yaml", {"environments/dev.yaml", "environments/prod.yaml", "promotions/prod.yaml"}),
@@ -86,21 +87,27 @@ def test_an_intent_serves_as_previous_twice() -> None:
     assert _facts(valid) == _facts(intent_of(valid_files()))
 
 
-def test_one_change_among_ten_thousand_documents_is_cheap() -> None:
+def test_one_change_among_a_thousand_documents_touches_only_that() -> None:
     files: dict[str, tuple[str, Parsed]] = {
         path: (path, parse(path, data)) for path, data in valid_files().items()
     }
-    for number in range(10_000):
+    for number in range(1_000):
         path = f"environments/e{number}.yaml"
         files[path] = (path, parse(path, ENVIRONMENT % number))
     intent = assemble("a" * 40, files)
     assert intent.diagnostics == ()
     path = "environments/e5.yaml"
     changed = {**files, path: ("other", parse(path, ENVIRONMENT % 5 + b"# changed\n"))}
-    times = []
-    for _ in range(5):
-        started = time.perf_counter()
-        again = assemble("b" * 40, changed, intent)
-        times.append(time.perf_counter() - started)
+    again = assemble("b" * 40, changed, intent)
     assert again.environments["e5"].blob == "other"
-    assert min(times) < 0.020
+    assert all(
+        again.environments[name] is intent.environments[name] for name in intent.environments if name != "e5"
+    )
+
+
+def test_a_locked_release_can_be_blocked() -> None:
+    files = valid_files()
+    path = "releases/shop-1.yaml"
+    files[path] = files[path].replace(b"state: active", b"state: blocked\n  reason: CVE-2026-1")
+    intent = intent_of(files)
+    assert (intent.diagnostics, intent.releases["shop-1"].document.spec.state) == ((), "blocked")

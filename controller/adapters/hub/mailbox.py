@@ -26,6 +26,7 @@ from controller.model.order import (
     Report,
     SamplingRequest,
     body_of,
+    order_id,
 )
 
 MAX_SKEW = 300.0
@@ -238,6 +239,8 @@ class Mailbox:
                 body = body_of(parse_canonical(opened.payload))
             except (LockgateError, ValueError):
                 continue
+            if isinstance(body, Report) and body.order != _own_order(body):
+                continue  # it would settle an order that is not this agent's
             author = body.target if isinstance(body, Report) else body.agent
             if author != name or (not isinstance(body, Report) and body.environment != key.environment):
                 continue
@@ -291,3 +294,8 @@ def _unknown(who: str) -> Refused:
         got=who,
         cure="declare the agent with its public key under agents/ on main",
     )
+
+
+def _own_order(report: Report) -> str:
+    """The id of the order that a report's other fields speak of."""
+    return order_id(report.run, report.stage, report.attempt, report.target, report.action)
