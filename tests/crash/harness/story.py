@@ -119,7 +119,7 @@ def _agents(folders: list[Path], roles: dict[str, dict[str, str]]) -> dict[str, 
         sticker = _sticker(folder)
         if sticker is not None:
             said = [str(sticker[key]) for key in ("release", "manifestDigest", "digests")]
-            # Which target an earlier run left it on is the hash's choice: the stage is no part of what is compared.
+            # Which target an earlier run left it on is the hash's choice: its stage is not compared.
             run, *_, action = str(sticker["order"]).split("/")
             found["stickers"].append([*said, _plain(run), action])
     return {name: sorted(items) for name, items in found.items()}
