@@ -22,10 +22,23 @@ def demo(
         Path | None, typer.Option("--dir", help="Where to play it (must be empty); by default a temporary folder.")
     ] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Leave everything behind to look at.")] = False,
+    stage_only: Annotated[
+        bool, typer.Option("--stage-only", help="Only make origin, keys and images in --dir, and start nothing.")
+    ] = False,
 ) -> None:
     """A promotion, a canary that fails, two refused attempts and an audit, with real parts, in a minute."""
+    from controller.demo.stage import prepare
     from controller.demo.story import play
 
+    if stage_only and directory is None:
+        raise UsageError(
+            "directory-missing",
+            "a stage is made to stay",
+            where="--dir",
+            expected="an empty or new folder",
+            got="none",
+            cure="name a --dir",
+        )
     if directory is not None and directory.exists() and any(directory.iterdir()):
         raise UsageError(
             "directory-not-empty",
@@ -37,6 +50,10 @@ def demo(
         )
     folder = (directory or Path(tempfile.mkdtemp(prefix="lockgate-demo-"))).absolute()
     folder.mkdir(parents=True, exist_ok=True)
+    if stage_only:
+        root = prepare(folder)
+        typer.echo(f"origin {folder / 'origin.git'}, genesis {root.genesis[:12]}; keys and images beside it")
+        return
     try:
         code = play(folder, keep)
     finally:

@@ -135,3 +135,11 @@ def slot_file(environment: str, release: str, reason: str) -> bytes:
         "apiVersion: lockgate.dev/v1\nkind: Promotion\n"
         f"metadata:\n  name: {environment}\nspec:\n  release: {release}\n  reason: {json.dumps(reason)}\n"
     ).encode()
+
+
+def prepare(folder: Path) -> TrustRoot:
+    """A stage to play on by hand: origin, keys, and images of a sound version and of one that fails under load."""
+    stage = Stage(folder)
+    stage.image("1.0.0")
+    stage.image("1.1.0", "load")
+    return stage.build()

@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = [p for p in sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]) if "reference" not in p.parts]
 FENCE = re.compile(r"^ *```(?:bash|console|sh)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`(lockgate [^`\n]+)`")
+SUBSTITUTION = re.compile(r'"?\$\(([^)]*)\)"?')
 CALL = re.compile(r"(?:^|[|;&(\s])(lockgate [^|;&)>\n]*)", re.MULTILINE)
 
 
@@ -34,7 +35,8 @@ def lines(page: Path) -> list[str]:
         for block in FENCE.findall(text)
         for line in block.replace("\\\n", " ").splitlines()
     )
-    return [m.strip() for m in CALL.findall(blocks)] + INLINE.findall(text)
+    blocks += "\n" + "\n".join(SUBSTITUTION.findall(blocks))
+    return [m.strip() for m in CALL.findall(SUBSTITUTION.sub("VALUE", blocks))] + INLINE.findall(text)
 
 
 def check(root: Any, line: str) -> None:
