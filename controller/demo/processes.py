@@ -18,7 +18,8 @@ from pathlib import Path
 from controller.demo.stage import Stage
 from controller.errors import Unavailable
 
-LOCKGATE = (sys.executable, "-m", "controller")
+LOCKGATE = (sys.executable, "-P", "-m", "controller")
+"""Never what happens to lie in the current folder."""
 
 
 class Processes:

@@ -79,7 +79,7 @@ class CelWorker:
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None or self._process.poll() is not None:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "controller.adapters.gates.cel_worker"],
+                [sys.executable, "-P", "-m", "controller.adapters.gates.cel_worker"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
