@@ -22,9 +22,9 @@ from controller.ports import Signer
 
 STATEMENT_PAYLOAD = "application/vnd.in-toto+json"
 _TEXT = rb'"([ !#-\[\]-~]*)"'
-_FORM = re.compile(
-    rb'\{"payload":"([A-Za-z0-9+/=]*)","payloadType":%b,"signatures":\[\{"keyid":%b,"sig":"([A-Za-z0-9+/=]*)"\}\]\}'
-    % (_TEXT, _TEXT)
+_HEAD = b'{"payload":"'
+_TAIL = re.compile(
+    rb'","payloadType":%b,"signatures":\[\{"keyid":%b,"sig":"([A-Za-z0-9+/=]*)"\}\]\}' % (_TEXT, _TEXT)
 )
 _CURVE_HASHES: dict[str, hashes.HashAlgorithm] = {
     "secp256r1": hashes.SHA256(),
@@ -70,11 +70,12 @@ def split(data: bytes) -> Parts:
     Raises Refused("envelope-malformed") for anything but an envelope with one signature, and
     Refused("not-canonical") when it does not equal its own re-serialisation.
     """
-    plain = _FORM.fullmatch(data)
+    end = data.find(b'"', len(_HEAD)) if data.startswith(_HEAD) else -1
+    plain = _TAIL.fullmatch(data, end) if end > 0 else None
     if plain is not None:
-        payload, signed = _decoded(plain[1]), _decoded(plain[4])
+        payload, signed = _decoded(data[len(_HEAD) : end]), _decoded(plain[3])
         if payload is not None and signed is not None:
-            return Parts(payload, plain[2].decode("ascii"), plain[3].decode("ascii"), signed)
+            return Parts(payload, plain[1].decode("ascii"), plain[2].decode("ascii"), signed)
     try:
         value = json.loads(data)
         (signature,) = value["signatures"]

@@ -32,9 +32,8 @@ from controller.ports import Signer
 _M = TypeVar("_M", bound=Wire)
 _FIELDS = tuple(Predicate.model_fields)
 _ENTRY_NAME = re.compile(r"/\d+-([a-z-]+)\.dsse\.json$")
-_ODD_FRACTION = re.compile(rb"\.\d*0[,}\]]")
+_ODD_NUMBER = re.compile(rb"[:,\[]-?(?:\d{16}|\d+\.\d*0[,}\]])")
 _ODD_EXPONENT = re.compile(rb"\de[+-]\d+[,}\]]")
-_ODD_INTEGER = re.compile(rb"[:,\[]-?\d{16}")
 _ODD_CHARACTER = re.compile(rb"[\xee-\xf4]")
 _SAFE_PATH = re.compile(r"(inputs|reports|logs|links)/[A-Za-z0-9._-]+")
 _TRAILERS = ("Lockgate-Run", "Lockgate-Entry", "Lockgate-Kind", "Lockgate-Result", "Lockgate-Digest")
@@ -233,11 +232,10 @@ def _well_written(payload: bytes, path: str) -> tuple[Statement, dict[str, Any]]
 
 def _odd(payload: bytes) -> bool:
     """Whether there may be numbers that Python and ECMAScript write differently, or characters that they sort
-    differently. Written for speed: each pattern begins with what is rare."""
+    differently. Written for speed: one look at each value that is a number."""
     return (
-        _ODD_FRACTION.search(payload) is not None
+        _ODD_NUMBER.search(payload) is not None
         or ((b"e-" in payload or b"e+" in payload) and _ODD_EXPONENT.search(payload) is not None)
-        or _ODD_INTEGER.search(payload) is not None
         or (not payload.isascii() and _ODD_CHARACTER.search(payload) is not None)
     )
 

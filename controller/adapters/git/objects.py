@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from bisect import bisect_left, bisect_right
 from datetime import UTC, datetime
 from typing import Final, Literal
 
@@ -26,6 +27,9 @@ MODES: Final = {
 }
 _KNOWN: Final = frozenset({TREE, *MODES})
 _ODD: Final = {".", "..", *(f".{g}{i}{t}" for g in "gG" for i in "iI" for t in "tT")}
+_ODD_NAMES: Final = frozenset(name.encode() for name in _ODD)
+_FEW: Final = 32
+"""More new entries than this are not compared with each neighbour one by one."""
 _ENTRY = re.compile(rb"([0-7]+) ([^\0/]+)\0(.{20})", re.DOTALL)
 _PERSON = re.compile(rb"(?s)(.*?) ?<([^<>\n]*)> (\d{1,12}) [+-]\d{4}")
 _OID = re.compile(rb"[0-9a-f]{40}")
@@ -68,6 +72,77 @@ def parse_tree(oid: str, data: bytes) -> Tree:
     if not _ODD.isdisjoint(tree):
         raise _bad_tree(oid, "a name that git keeps for itself")
     return tree
+
+
+Entries = list[tuple[bytes, bytes, bytes]]
+
+
+class Listing:
+    """A tree's bytes and where its entries begin, for comparing it with its successor."""
+
+    __slots__ = ("data", "starts")
+
+    def __init__(self, data: bytes, starts: list[int]) -> None:
+        self.data = data
+        self.starts = starts
+        """Ascending, the length of `data` included."""
+
+
+def entries(tree: Listing) -> Entries:
+    """All entries of a tree."""
+    found: Entries = _ENTRY.findall(tree.data)
+    return found
+
+
+def listing(oid: str, data: bytes) -> Listing:
+    """The listing of a whole tree. Raises Refused("tree-malformed") as `parse_tree`."""
+    starts = [0]
+    for mode, name, _ in parse_tree(oid, data).values():
+        starts.append(starts[-1] + len(mode) + len(name) + 22)
+    return Listing(data, starts)
+
+
+def succeed(oid: str, old: Listing, data: bytes) -> tuple[Listing, Entries, Entries] | None:
+    """A tree that differs from `old` in one place: its listing, and old and new entries of that place.
+
+    What both have in common before and after needs no second look, so the cost is that of what changed. None
+    when much changed, or when the tree has to be read whole to be judged.
+    """
+    was = old.data
+    if not was:
+        return None
+    shorter = min(len(was), len(data))
+    # The first and the last byte that differ, found by one subtraction of the bytes as numbers.
+    apart = int.from_bytes(was[:shorter], "big") ^ int.from_bytes(data[:shorter], "big")
+    first = bisect_right(old.starts, shorter - (apart.bit_length() + 7) // 8) - 1
+    begin = old.starts[first]
+    room = shorter - begin
+    if not room:
+        last = len(old.starts) - 1
+    else:
+        apart = int.from_bytes(was[-room:], "little") ^ int.from_bytes(data[-room:], "little")
+        last = bisect_left(old.starts, len(was) - (room - (apart.bit_length() + 7) // 8))
+    end = old.starts[last]
+    shift = len(data) - len(was)
+    middle = data[begin : end + shift]
+    made: Entries = _ENTRY.findall(middle)
+    starts = [begin]
+    for mode, name, _ in made:
+        starts.append(starts[-1] + len(mode) + len(name) + 22)
+    if starts[-1] != end + shift or len(made) > _FEW:
+        return None
+    # In order with its neighbours, with known modes, and no name that stands in the tree once more (as a file
+    # and as a folder, which the order alone does not show).
+    before, behind = old.starts[max(first - 1, 0)], old.starts[min(last + 1, len(old.starts) - 1)]
+    near = _ENTRY.findall(data[before : behind + shift])
+    keys = [name + b"/" if mode == TREE else name for mode, name, _ in near]
+    if sorted(keys) != keys or any(
+        mode not in _KNOWN or name in _ODD_NAMES or data.count(b" %b\0" % name) != 1 for mode, name, _ in made
+    ):
+        return None
+    found: Entries = _ENTRY.findall(was[begin:end])
+    tail = [at + shift for at in old.starts[last + 1 :]] if shift else old.starts[last + 1 :]
+    return Listing(data, [*old.starts[:first], *starts, *tail]), found, made
 
 
 def _person(line: bytes | None) -> Person | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import threading
 from collections import OrderedDict
@@ -13,13 +12,14 @@ from pathlib import Path
 import pygit2
 
 from controller.adapters.git import objects, pack
-from controller.adapters.git.objects import EMPTY_TREE, MODES, TREE, Tree
+from controller.adapters.git.objects import EMPTY_TREE, MODES, TREE, Entries, Listing, Tree
 from controller.errors import Refused, Unavailable
 from controller.model.history import Change, Commit, TreeFile
 
 # libgit2 would hash every object as well; `ObjectStore.raw` does it once, with our own code for the finding.
 pygit2.option(pygit2.GIT_OPT_ENABLE_STRICT_HASH_VERIFICATION, False)
 _COMMITTED = re.compile(rb"\ncommitter [^\n]*> (\d{1,12}) ")
+_Side = tuple[bytes, bytes] | None
 _KINDS = {
     pygit2.GIT_OBJECT_COMMIT: b"commit",
     pygit2.GIT_OBJECT_TREE: b"tree",
@@ -49,6 +49,8 @@ class ObjectStore:
         self.root = lru_cache(4_096)(self._root)
         self._trees: OrderedDict[str, Tree] = OrderedDict()
         self._entries = 0
+        self._listings: OrderedDict[str, Listing] = OrderedDict()
+        self._listed = 0
         self._limit = entries
         self._lock = threading.Lock()
 
@@ -80,6 +82,8 @@ class ObjectStore:
         with self._lock:
             self._trees.clear()
             self._entries = 0
+            self._listings.clear()
+            self._listed = 0
         self._repo.free()
 
     def raw(self, oid: str, kind: bytes) -> bytes:
@@ -101,9 +105,7 @@ class ObjectStore:
         if _KINDS.get(found) != kind:
             raise corrupt(oid, f"an object that is no {kind.decode()}")
         body: bytes = data
-        if hashlib.sha1(b"%s %d\0" % (kind, len(body)) + body, usedforsecurity=False).hexdigest() != oid:
-            return None
-        return body
+        return body if objects.object_id(kind, body) == oid else None
 
     def write(self, made: pack.Sink) -> None:
         """Store objects durably. Raises OSError."""
@@ -147,27 +149,62 @@ class ObjectStore:
         """Paths that differ between two trees, sorted."""
         found: list[Change] = []
         if old != new:
-            self._compare(self.tree(old), self.tree(new), "", found)
+            self._compare(old, new, "", found)
         found.sort(key=lambda change: change.path)
         return found
 
-    def _compare(self, old: Tree, new: Tree, prefix: str, found: list[Change]) -> None:
-        for name in {name for name, _ in old.items() ^ new.items()}:
-            was, now = old.get(name), new.get(name)
-            path = prefix + name
+    def _compare(self, old: str, new: str, prefix: str, found: list[Change]) -> None:
+        """The paths below two different trees; an absent tree is the empty one."""
+        before, after = self._differing(old, new)
+        now_of = {name: (mode, oid) for mode, name, oid in after}
+        pairs: list[tuple[bytes, _Side, _Side]]
+        pairs = [(name, (mode, oid), now_of.pop(name, None)) for mode, name, oid in before]
+        pairs += [(name, None, now) for name, now in now_of.items()]
+        for name, was, now in pairs:
+            if was == now:
+                continue
+            path = prefix + name.decode("utf-8", "surrogateescape")
             was_tree = was is not None and was[0] == TREE
             now_tree = now is not None and now[0] == TREE
             if was_tree or now_tree:
                 self._compare(
-                    self.tree(was[2].hex()) if was is not None and was_tree else {},
-                    self.tree(now[2].hex()) if now is not None and now_tree else {},
+                    was[1].hex() if was is not None and was_tree else EMPTY_TREE,
+                    now[1].hex() if now is not None and now_tree else EMPTY_TREE,
                     path + "/",
                     found,
                 )
-            before = _file(was) if was is not None and not was_tree else None
-            after = _file(now) if now is not None and not now_tree else None
-            if before is not None or after is not None:
-                found.append(Change(path, before, after))
+            gone = TreeFile(was[1].hex(), MODES[was[0]]) if was is not None and not was_tree else None
+            came = TreeFile(now[1].hex(), MODES[now[0]]) if now is not None and not now_tree else None
+            if gone is not None or came is not None:
+                found.append(Change(path, gone, came))
+
+    def _differing(self, old: str, new: str) -> tuple[Entries, Entries]:
+        """Entries of two trees among which all are that differ."""
+        before = self._listing(old)
+        after = self._listings.get(new)
+        if after is None:
+            data = self.raw(new, b"tree") if new != EMPTY_TREE else b""
+            made = objects.succeed(new, before, data)
+            if made is not None:
+                self._keep(new, made[0])
+                return made[1], made[2]
+            after = self._keep(new, objects.listing(new, data))
+        return objects.entries(before), objects.entries(after)
+
+    def _listing(self, oid: str) -> Listing:
+        known = self._listings.get(oid)
+        if known is not None:
+            return known
+        return self._keep(oid, objects.listing(oid, self.raw(oid, b"tree") if oid != EMPTY_TREE else b""))
+
+    def _keep(self, oid: str, made: Listing) -> Listing:
+        with self._lock:
+            if oid not in self._listings:
+                self._listings[oid] = made
+                self._listed += len(made.starts)
+            while self._listed > self._limit:
+                self._listed -= len(self._listings.popitem(last=False)[1].starts)
+        return made
 
     def _below(self, tree: str, folder: str) -> str | None:
         for name in folder.split("/"):
