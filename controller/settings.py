@@ -1,7 +1,8 @@
-"""Where the package's own data lives: beside the code in a checkout, inside the wheel when installed."""
+"""Where things lie: the package's own data (beside the code, or inside the wheel), and registry credentials."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 _PACKAGE = Path(__file__).resolve().parent
@@ -11,3 +12,9 @@ def data_dir(name: str) -> Path:
     """The folder `schemas`, `templates` or `example-repo`, wherever this installation keeps it."""
     installed = _PACKAGE / "_data" / name
     return installed if installed.is_dir() else _PACKAGE.parent / name
+
+
+def docker_config() -> Path:
+    """The file in which `docker login` and `skopeo login` keep credentials: in DOCKER_CONFIG, else ~/.docker."""
+    folder = os.environ.get("DOCKER_CONFIG")
+    return (Path(folder) if folder else Path.home() / ".docker") / "config.json"

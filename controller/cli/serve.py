@@ -13,6 +13,7 @@ import typer
 from controller.cli.context import context_of
 from controller.errors import UsageError
 from controller.model.base import parse_duration
+from controller.settings import docker_config
 
 
 def register(app: typer.Typer) -> None:
@@ -85,6 +86,7 @@ def agent(
         directory=directory,
         images=images,
         allow=tuple(allow or ()),
+        docker_config=docker_config(),
         stop_services=stop_services,
     )
     raise typer.Exit(run_agent(settings))

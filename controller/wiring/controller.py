@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -32,6 +31,7 @@ from controller.reconcile.observing import FileMemory
 from controller.reconcile.questions import Answerer, Questions
 from controller.reconcile.reading import Reader
 from controller.reconcile.reconciler import Parts, Reconciler
+from controller.settings import docker_config
 from controller.uses.resolve import resolve
 from controller.uses.trust_chain import build_chain
 
@@ -61,13 +61,7 @@ def open_repo(origin: str, root: TrustRoot | None = None) -> GitRepo:
 
 def open_registry(images: Path | None) -> Registries:
     """Registries over HTTP (credentials from the Docker configuration) and image layouts below `images`."""
-    return Registries(oci=OciRegistry(credentials=docker_config_credentials(_docker_config())), images_dir=images)
-
-
-def _docker_config() -> Path:
-    """Where `docker login` keeps credentials (DOCKER_CONFIG, else ~/.docker)."""
-    folder = os.environ.get("DOCKER_CONFIG")
-    return (Path(folder) if folder else Path.home() / ".docker") / "config.json"
+    return Registries(oci=OciRegistry(credentials=docker_config_credentials(docker_config())), images_dir=images)
 
 
 class Controller:
