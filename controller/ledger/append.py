@@ -120,6 +120,17 @@ def run_entries(repo: Repo, commit: str, folder: str) -> tuple[Entry, ...]:
     return tuple(sorted(found, key=lambda entry: entry.predicate.sequence or 0))
 
 
+def load_log(repo: Repo, tip: str) -> Log:
+    """The log's edge that a commit's tree holds, of the size its own checkpoint says.
+
+    Raises Refused("log-mismatch" | "object-corrupt") or Invalid("checkpoint-malformed").
+    """
+    file = repo.file(tip, log.CHECKPOINT)
+    if file is None:
+        raise Refused("log-mismatch", "the log's checkpoint is missing", where=log.CHECKPOINT)
+    return _load_log(repo, tip, log.read_checkpoint(repo.read(file.blob)).size)
+
+
 def _load_log(repo: Repo, tip: str, size: int) -> Log:
     def content(path: str) -> bytes | None:
         file = repo.file(tip, path)

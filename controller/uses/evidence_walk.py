@@ -15,10 +15,10 @@ from datetime import datetime
 from controller.core.trust import CONTROLLER, TrustState
 from controller.errors import Invalid, LockgateError, Refused
 from controller.ledger import dsse, fold, log
-from controller.ledger.append import RunChain, load, load_open, seal_root
+from controller.ledger.append import RunChain, load, load_log, seal_root
 from controller.ledger.backing import revert_of
 from controller.ledger.canonical import digest
-from controller.ledger.entry import Place, entry_path, message_of, read_parts, run_folder
+from controller.ledger.entry import Place, entry_path, message_of, read, read_parts, run_folder
 from controller.ledger.log import Log
 from controller.ledger.statement import Statement
 from controller.model.entry import (
@@ -113,6 +113,12 @@ class Walk:
         self._last = self._good = last
         self._foreign: list[tuple[str, str, str]] = []
         self._leaves: list[bytes] = []
+        self._log_lost = False
+        """Whether the log cannot be rebuilt from here on: an entry before could not be read."""
+        self._adrift = False
+        self._damaged: set[str] = set()
+        self._holes: set[str] = set()
+        """Open runs of which an entry could not be read: their chains and seals cannot be rebuilt."""
         self._seen = Seen(repo)
         self._keys: dict[int, list[tuple[str, str, TrustState]]] = {}
         self.facts = Facts()
@@ -124,15 +130,19 @@ class Walk:
             try:
                 self._step(oid)
             except (Refused, Invalid) as error:
-                path = error.where if error.where != oid else ""
-                self._find(error.code, oid, path, error.what)
+                if error.where not in self._damaged:
+                    self._damaged.add(error.where)
+                    self._find(error.code, oid, error.where if error.where != oid else "", error.what)
+                self._lose_log(oid)
                 self._resume(oid)
             self._last = oid
             if progress is not None:
                 progress()
         foreign = bool(self._foreign)
         self._give_up_foreign()
-        if self._leaves and not foreign:
+        if self._log_lost and self._last is not None:
+            self._take_up_log(self._last)
+        elif self._leaves and not foreign:
             self._find(
                 "log-mismatch",
                 self._last or "",
@@ -180,6 +190,7 @@ class Walk:
         try:
             return self._repo.read(blob)
         except Refused as error:
+            self._damaged.add(blob)
             raise Refused(error.code, f"{error.what} ({error.got})", where=path) from error
 
     def _defect(self, commit: Commit) -> tuple[str, str] | None:
@@ -224,6 +235,7 @@ class Walk:
         paths = [change.path for change in records if change.path.endswith(".dsse.json")]
         if len(paths) != 1:
             self._find("entry-count", commit.id, "", f"a commit adds one entry, this one adds {len(paths)}")
+            self._lose_log(commit.id)
             self._resume(commit.id)
             return None
         (path,) = paths
@@ -271,6 +283,11 @@ class Walk:
         entry, place = subject.entry, subject.place
         predicate, state = entry.predicate, self._state
         opened = isinstance(entry.detail, Opened)
+        if self._adrift:
+            # The state before this entry cannot be read, so its place cannot be checked: go on after it.
+            self._resume(commit.id)
+            self._note(commit.id, entry)
+            return
         if predicate.index != state.cursors.index:
             self._find(
                 "index-gap", commit.id, entry.path, f"index {predicate.index} follows {state.cursors.index - 1}"
@@ -316,6 +333,9 @@ class Walk:
         if chain is None:
             return Place(index)
         lock = opened.lock if opened is not None else None
+        if predicate.run in self._holes and chain.previous is None:
+            # The entry before it cannot be read: what this one says of it is all there is.
+            chain = RunChain(chain.folder, chain.sequence, predicate.previous, chain.refs)
         return Place(index, chain.folder, chain.sequence, chain.previous, lock)
 
     def _chain(self, oid: str, entry: Entry, place: Place) -> None:
@@ -324,7 +344,11 @@ class Walk:
             return
         if isinstance(entry.detail, Sealed):
             refs = self._chains.pop(run, RunChain(place.folder)).refs
-            if (entry.detail.entries, entry.detail.root) != (refs, seal_root(refs)):
+            if run in self._holes:
+                self._holes.discard(run)
+                why = "the seal cannot be rebuilt: an entry of the run cannot be read"
+                self._find("seal-mismatch", oid, entry.path, why)
+            elif (entry.detail.entries, entry.detail.root) != (refs, seal_root(refs)):
                 self._find("seal-mismatch", oid, entry.path, "the seal is not over the run's entries")
             self._seen.forget(run)
             return
@@ -356,11 +380,19 @@ class Walk:
         """A commit that touches the log must bring it exactly to its own entry."""
         if not tiles:
             return
+        if self._log_lost:
+            self._take_up_log(commit.id)
+            return
         edge, expected = self._log.append(self._leaves)
         self._log, self._leaves = edge, []
-        for path in sorted((expected.keys() | tiles.keys()) - {log.CHECKPOINT}):
-            if path not in tiles or path not in expected or blobs.get(path) != expected[path]:
-                self._find("log-mismatch", commit.id, path, "the tile is not what the entries add up to")
+        wrong = [
+            path
+            for path in sorted((expected.keys() | tiles.keys()) - {log.CHECKPOINT})
+            if path not in tiles or path not in expected or blobs.get(path) != expected[path]
+        ]
+        if wrong:
+            more = f", and {len(wrong) - 1} more tiles" if len(wrong) > 1 else ""
+            self._find("log-mismatch", commit.id, wrong[0], f"the tile is not what the entries add up to{more}")
         data = blobs.get(log.CHECKPOINT)
         if data is None:
             self._find("log-mismatch", commit.id, log.CHECKPOINT, "the log changed without a checkpoint")
@@ -372,7 +404,26 @@ class Walk:
             self._find(error.code, commit.id, log.CHECKPOINT, error.what)
             return
         if (said.size, said.root) != (edge.size, edge.root):
-            self._find("log-mismatch", commit.id, log.CHECKPOINT, "the checkpoint is not that of the entries")
+            if not wrong:
+                self._find("log-mismatch", commit.id, log.CHECKPOINT, "the checkpoint is not that of the entries")
+            # The entries that follow are compared with the log that the controller went on with.
+            self._take_up_log(commit.id)
+
+    def _lose_log(self, oid: str) -> None:
+        """The log's leaves are unknown from here to the next checkpoint: said once, whatever follows from it."""
+        if not self._log_lost:
+            self._log_lost = True
+            size = self._log.size + len(self._leaves)
+            self._find("log-mismatch", oid, log.CHECKPOINT, f"the log cannot be rebuilt beyond entry {size}")
+
+    def _take_up_log(self, oid: str) -> None:
+        """Go on with the log as a commit's tree holds it; where that does not hold either, stay without."""
+        self._leaves = []
+        try:
+            self._log = load_log(self._repo, oid)
+            self._log_lost = False
+        except LockgateError:
+            self._log_lost = True
 
     # --- keeping -----------------------------------------------------------------------------------------
 
@@ -423,9 +474,30 @@ class Walk:
         one finding; a tree that cannot be read leaves the state as it was."""
         self._good = oid
         try:
-            self._state, self._chains, _ = load_open(self._repo, oid)
+            self._state = fold.load_state(self._repo, oid)
         except LockgateError:
+            self._adrift = True
             return
+        self._adrift = False
+        runs = [opened for many in self._state.open.values() for opened in many]
+        self._chains = {opened.run: self._resumed(oid, opened) for opened in runs}
+
+    def _resumed(self, oid: str, opened: fold.OpenRun) -> RunChain:
+        """An open run's chain as a commit's tree holds it, going over entries that cannot be read."""
+        chain = RunChain(opened.path)
+        self._holes.discard(opened.run)
+        try:
+            files = [item for item in self._repo.files(oid, opened.path) if item[0].endswith(".dsse.json")]
+        except LockgateError:
+            files = []
+            self._holes.add(opened.run)
+        for path, file in files:
+            try:
+                chain = chain.extended(read(self._repo.read(file.blob), path, None))
+            except LockgateError:
+                self._holes.add(opened.run)
+                chain = RunChain(opened.path, chain.sequence + 1, None, chain.refs)
+        return chain
 
     def _find(self, code: str, oid: str, path: str, message: str) -> None:
         self.findings.append(Finding(code, oid, path, rule_of(code), message))

@@ -31,6 +31,13 @@ HISTORY_CHECKS: tuple[Callable[[History], Answer], ...] = (audit_main, audit_req
 commits; a new rule is one more function here."""
 
 
+NEEDS_ALL_EVIDENCE = frozenset(
+    {"lock-unbacked", "revert-unbacked", "main-not-accepted", "observed-unknown", "request-unjudged"}
+)
+"""What looks wrong on main and requests when the evidence of it cannot be read; not said then, because the
+damage was said."""
+
+
 def verify(
     repo: Repo,
     root: TrustRoot,
@@ -66,6 +73,7 @@ def verify(
     )
     facts, edge = Facts(), Edge()
     commits: list[str] = []
+    broken: Finding | None = None
     if tips.evidence is None:
         findings.append(
             Finding(
@@ -75,14 +83,20 @@ def verify(
     else:
         try:
             commits = repo.chain(tips.evidence)
-        except Refused as error:
-            findings.append(_finding(error, tips.evidence))
-        last, begin = _begin(repo, commits, since)
+        except Refused:
+            commits, broken = _readable(repo, tips.evidence)
+        if broken is None or since is not None:
+            last, begin = _begin(repo, commits, since)
+        else:
+            findings.append(broken)
+            last, begin = _begin_after(repo, commits)
         facts, found, edge = segments.walk(repo, ground, begin, last, _after(commits, last), progress)
         findings += found
     history = History(repo, root, tips, verify_ssh, ground, facts, edge)
     for check in HISTORY_CHECKS:
         found, listed = check(history)
+        if broken is not None:
+            found = [finding for finding in found if finding.code not in NEEDS_ALL_EVIDENCE]
         findings += found
         refused += listed
     if run is not None:
@@ -115,6 +129,33 @@ def _begin(repo: Repo, commits: list[str], since: str | None) -> tuple[str | Non
         raise Invalid(
             "commit-not-found", f"verification cannot begin after {since}: {error.what}", cure="leave --since out"
         ) from error
+
+
+def _readable(repo: Repo, tip: str) -> tuple[list[str], Finding | None]:
+    """The commits from the tip down to the first that cannot be read, oldest first, and what is wrong there."""
+    found: list[str] = []
+    at: str | None = tip
+    while at is not None:
+        try:
+            parents = repo.commit(at).parents
+        except Refused as error:
+            what = "evidence before here cannot be read, and nothing that rests on it was judged"
+            said = _finding(error, at)
+            return found[::-1], Finding(said.code, at, said.path, said.rule, f"{said.message}: {what}")
+        found.append(at)
+        at = parents[0] if parents else None
+    return found[::-1], None
+
+
+def _begin_after(repo: Repo, commits: list[str]) -> tuple[str | None, Edge]:
+    """Where the walk can begin in a branch whose start cannot be read: the first commit whose tree says
+    everything. What stands before it is not verified, which the finding about the damage covers."""
+    for oid in commits:
+        try:
+            return oid, edge_at(repo, oid)
+        except LockgateError:
+            continue
+    return (commits[-1], Edge()) if commits else (None, Edge())
 
 
 def _after(commits: list[str], last: str | None) -> list[str]:

@@ -502,12 +502,16 @@ def test_damaged_and_missing_objects_are_findings(home: Home, tmp_path: Path, ki
     loose.write_bytes(bytes(data))
     report = home.verify(copy)
     assert not report.verified
-    found = [f for f in report.findings if f.code == "object-corrupt"]
-    assert found
-    if kind == "blob":
-        assert (found[0].commit, found[0].path) == (at, path)
+    # The damage, and once each what cannot be rebuilt because of it: nothing about later entries.
+    seal = path.replace("003-gates", "008-sealed")
+    assert [(f.code, f.path) for f in report.findings] == {
+        "blob": [("log-mismatch", "log/checkpoint"), ("object-corrupt", path), ("seal-mismatch", seal)],
+        "tree": sorted([("object-corrupt", oid), ("log-mismatch", "log/checkpoint")], key=lambda f: f[1]),
+        "commit": [("object-corrupt", "")],
+    }[kind]
+    assert {f.commit for f in report.findings if f.code == "object-corrupt"} == {at}
     loose.unlink()
-    assert "object-corrupt" in {f.code for f in home.verify(copy).findings}
+    assert [f.code for f in home.verify(copy).findings] == [f.code for f in report.findings]
 
 
 def test_a_shallow_clone_is_refused(home: Home, tmp_path: Path) -> None:
