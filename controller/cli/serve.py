@@ -7,12 +7,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
-import structlog
 import typer
 
 from controller.cli.context import context_of
 from controller.errors import UsageError
-from controller.model.base import parse_duration
 from controller.settings import docker_config
 
 
@@ -33,6 +31,9 @@ def controller(
         str | None, typer.Option("--listen", help="Address agents dial, host:port; `--once` without it has none.")
     ] = None,
     poll: Annotated[str, typer.Option("--poll", help="How often a remote origin is asked.")] = "30s",
+    check_tags: Annotated[
+        str, typer.Option("--check-tags", help="How often running releases' tags are looked at; 0s: never.")
+    ] = "5m",
     images: Annotated[Path | None, typer.Option("--images", help="Folder of OCI image layouts.")] = None,
     once: Annotated[bool, typer.Option("--once", help="Passes until nothing is left to do now.")] = False,
 ) -> None:
@@ -48,6 +49,7 @@ def controller(
             state_dir=state_dir,
             listen=listen or (None if once else "127.0.0.1:7420"),
             poll=duration("--poll", poll),
+            check_tags=duration("--check-tags", check_tags),
             images=images,
         )
     )
@@ -94,6 +96,8 @@ def agent(
 
 def duration(option: str, text: str) -> timedelta:
     """A duration given to an option. Raises UsageError("duration-malformed")."""
+    from controller.model.base import parse_duration
+
     try:
         return parse_duration(text)
     except ValueError as error:
@@ -110,6 +114,8 @@ def duration(option: str, text: str) -> timedelta:
 def _log_to_stderr() -> None:
     """One JSON line an event on standard error: what was recorded, what failed."""
     import sys
+
+    import structlog
 
     structlog.configure(
         processors=[

@@ -15,7 +15,7 @@ from cronsim import CronSim, CronSimError
 
 from controller.core import globs
 from controller.core.compose import Pointer
-from controller.core.explain import Finding, shown
+from controller.core.finding import Finding, shown
 from controller.model.documents import (
     Agent,
     Component,

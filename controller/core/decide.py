@@ -7,9 +7,10 @@ from controller.core.asked import judge_requests
 from controller.core.desk import Desk
 from controller.core.gates import Question
 from controller.core.opening import open_runs
+from controller.core.tags import watch_tags
 from controller.core.world import Decision, World
 from controller.ledger.canonical import canonical, digest
-from controller.model.entry import Actor, LockMade, MainRefused, TagMoved, What
+from controller.model.entry import Actor, LockMade, MainRefused, What
 
 
 def decide(world: World) -> Decision:
@@ -21,6 +22,7 @@ def decide(world: World) -> Decision:
     judge_requests(desk)
     for environment in sorted(desk.runs):
         advance(desk, environment)
+    watch_tags(desk)
     return desk.decision()
 
 
@@ -71,7 +73,3 @@ def lock_releases(desk: Desk) -> None:
         what = What(release=name, manifest_digest=lock.manifest_digest, digests=lock.components)
         text = f"{name}: locked {len(lock.components)} components as {lock.manifest_digest[7:19]}"
         desk.event("lock", lock, "LOCKED", text, what=what)
-    for moved in desk.world.answers.get("tags-moved", {}).get("moved", ()):
-        found = TagMoved.model_validate(moved)
-        text = f"{found.release}: tag {found.tag} of {found.component} moved after its lock"
-        desk.event("tag-moved", found, "WARN", text, what=What(release=found.release))

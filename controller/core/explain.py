@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import cache
 from typing import Any, cast
 
@@ -13,19 +12,9 @@ from jsonschema.exceptions import ValidationError
 from jsonschema.validators import extend
 
 from controller.core.compose import Pointer
+from controller.core.finding import Finding, shown
 from controller.model.base import ecma, parse_time
 from controller.model.schema import document_schema
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """A defect inside one document; `at` points to the key or item that is wrong or lacks something."""
-
-    at: Pointer
-    code: str
-    message: str
-    cure: str
-
 
 _formats = FormatChecker(formats=())
 
@@ -57,14 +46,6 @@ def explain(kind: str, value: Any) -> list[Finding]:
         for finding in _words(error):
             found[finding] = None
     return list(found)
-
-
-def shown(at: Pointer) -> str:
-    """A pointer as people write it: spec.stages[0].percent."""
-    text = ""
-    for step in at:
-        text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else str(step)
-    return text or "the document"
 
 
 def _quoted(value: Any) -> str:

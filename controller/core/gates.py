@@ -16,6 +16,7 @@ from typing import Any, Literal
 from controller.core.run import UNANSWERED
 from controller.ledger.canonical import canonical, digest
 from controller.model.entry import Gates, Verdict, format_time
+from controller.model.policy import PolicySpec
 
 Result = Literal["PASS", "WARN", "WAIT", "FAIL"]
 
@@ -85,7 +86,7 @@ def decide_gates(
     for gate in gates:
         inputs = {**gate.inputs, "now": format_time(now)} if gate.type in TIMED else dict(gate.inputs)
         answer = _ask(gate, inputs, asked.get(gate.name, now), now, answers, questions)
-        verdicts.append(_verdict(gate, inputs, answer))
+        verdicts.append(verdict_from(gate, inputs, answer))
         seen[gate.name] = inputs
     aggregate = max((v.verdict for v in verdicts), key=_RANK.__getitem__, default="PASS")
     detail = Gates(stage=stage, aggregate=aggregate, verdicts=tuple(verdicts), decision=decision_digest(verdicts))
@@ -107,6 +108,16 @@ def decision_digest(verdicts: Sequence[Verdict]) -> str:
             }
         )
     )
+
+
+def config_of(policy: PolicySpec) -> dict[str, Any]:
+    """A policy's gate configuration: its own, the rule's parts, and the duration in seconds as `for`."""
+    config: dict[str, Any] = dict(policy.config)
+    if policy.rule is not None:
+        config |= {"rule": policy.rule, "variables": dict(policy.variables), "message": policy.message or ""}
+    if policy.duration is not None:
+        config["for"] = policy.duration.total_seconds()
+    return config
 
 
 def question_for(gate_type: str, config: Mapping[str, Any], inputs: Mapping[str, Any]) -> Question:
@@ -137,7 +148,8 @@ def _ask(
     return Answer("WAIT", UNANSWERED, why, until=since + gate.deadline)
 
 
-def _verdict(gate: Gate, inputs: Mapping[str, Any], answer: Answer) -> Verdict:
+def verdict_from(gate: Gate, inputs: Mapping[str, Any], answer: Answer) -> Verdict:
+    """The verdict to record for a gate's answer; a warning where its level blocks nothing."""
     verdict = "WARN" if answer.verdict == "FAIL" and gate.level == "warn" else answer.verdict
     return Verdict(
         gate=gate.name,

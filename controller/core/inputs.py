@@ -6,7 +6,7 @@ from typing import Any
 
 from controller.core.approvals import approval_subject
 from controller.core.calendar import span_at
-from controller.core.gates import DEFAULT_DEADLINE, Gate
+from controller.core.gates import DEFAULT_DEADLINE, Gate, config_of
 from controller.core.rollout import order_targets, stages_for
 from controller.core.run import Run
 from controller.core.world import RunDocuments, World
@@ -90,7 +90,7 @@ def gates_of(world: World, run: Run, documents: RunDocuments) -> list[Gate]:
                 name=f"policies/{name}" if taken else name,
                 type=policy.gate,
                 level=policy.level,
-                config=_config(documents, name),
+                config=config_of(policy),
                 inputs=_policy_inputs(world, run, documents, policy.gate),
                 policy=documents.policy_pins[name].sha256,
                 deadline=policy.deadline or DEFAULT_DEADLINE,
@@ -182,16 +182,6 @@ def _windows(world: World, documents: RunDocuments) -> list[dict[str, Any]]:
         changes = format_time(span.changes) if span.changes is not None else None
         found.append({"kind": window.kind, "schedule": window.schedule, "open": span.is_open, "changes": changes})
     return found
-
-
-def _config(documents: RunDocuments, name: str) -> dict[str, Any]:
-    spec = documents.policies[name].spec
-    config: dict[str, Any] = dict(spec.config)
-    if spec.rule is not None:
-        config |= {"rule": spec.rule, "variables": dict(spec.variables), "message": spec.message or ""}
-    if spec.duration is not None:
-        config["for"] = spec.duration.total_seconds()
-    return config
 
 
 def _policy_inputs(world: World, run: Run, documents: RunDocuments, gate: str) -> dict[str, Any]:

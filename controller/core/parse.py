@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from controller.core.checks import check
 from controller.core.compose import Pointer, compose
-from controller.core.explain import Finding, explain, shown
+from controller.core.finding import Finding, shown
 from controller.model.base import NAME_MAX, NAME_PATTERN, ecma
 from controller.model.diagnostic import Diagnostic
 from controller.model.documents import (
@@ -195,6 +195,8 @@ def _refused(kind: str, value: Any, error: ValidationError) -> list[Finding]:
                 f"write {kind}, or move the file",
             )
         ]
+    from controller.core.explain import explain  # jsonschema is slow to load, and only broken files need it
+
     findings = explain(kind, value)
     if findings:
         return findings

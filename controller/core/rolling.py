@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Literal
 
-from controller.core.analysis import StageVerdict, Window, evaluate, sampling_interval
+from controller.core.analysis import StageVerdict, State, Window, evaluate, sampling_interval
 from controller.core.desk import Desk
 from controller.core.rollout import DEFAULT_DEADLINE, stage_deadline
 from controller.core.run import Run
@@ -283,9 +283,8 @@ def judge_stage(desk: Desk, run: Run) -> bool:
     if verdict.verdict is None:
         desk.look_at(verdict.next_look)
         return False
-    chosen = verdict.verdict
-    if chosen == "unknown" and verdict.on_unknown != "wait":
-        chosen = "failed" if verdict.on_unknown == "fail" else "passed"
+    chosen = chosen_verdict(verdict)
+    assert chosen is not None
     lines = b"".join(s.envelope + b"\n" for target in sorted(statements) for s in statements[target])
     detail = Evaluated(
         stage=run.stage,
@@ -309,6 +308,13 @@ def judge_stage(desk: Desk, run: Run) -> bool:
         files=_report_file(run, f"stage-{run.stage + 1}-samples", lines) if stage is not None else {},
     )
     return True
+
+
+def chosen_verdict(verdict: StageVerdict) -> State | None:
+    """The verdict to record: what the metrics say is to become of not knowing applied."""
+    if verdict.verdict == "unknown" and verdict.on_unknown != "wait":
+        return "failed" if verdict.on_unknown == "fail" else "passed"
+    return verdict.verdict
 
 
 def verdict_of(

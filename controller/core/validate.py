@@ -14,6 +14,7 @@ from controller.core.coverage import Approvals, approvals_for, bare_key, covers,
 from controller.core.memory import NOTHING, Files, Memory, broken_paths, changed_paths, upwards
 from controller.core.parse import line_of
 from controller.core.references import references
+from controller.ledger.append import RESERVED
 from controller.model.diagnostic import Diagnostic
 from controller.model.documents import (
     PROJECT_PATH,
@@ -212,6 +213,13 @@ class _Pass:
         yield from self.weaker(path, document)
 
     def environment(self, document: Environment) -> Iterator[tuple[Pointer, str, str, str]]:
+        if document.name in RESERVED:
+            yield (
+                ("metadata", "name"),
+                "environment-reserved",
+                f"the ledger keeps the name '{document.name}' for its own files",
+                "give the environment another name",
+            )
         cycle = self.cycle(document.name)
         if cycle:
             yield (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from controller.core.gates import Question
@@ -72,7 +72,10 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """One observation. `answers` are by question key; `inbox` what agents said and nobody recorded yet."""
+    """One observation. `answers` are by question key; `inbox` what agents said and nobody recorded yet.
+
+    `check_tags` is how often the tags of what runs are looked at, zero for never.
+    """
 
     project: str
     now: datetime
@@ -89,6 +92,7 @@ class World:
     requests: tuple[tuple[Commit, RequestVerdict], ...] = ()
     inbox: tuple[AgentStatement, ...] = ()
     answers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    check_tags: timedelta = timedelta(0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -179,6 +179,8 @@ class Part(BaseModel):
     """A frozen, closed object inside a document."""
 
     model_config = ConfigDict(
+        # Built when first used: a command that needs none of them starts without waiting for all of them.
+        defer_build=True,
         strict=True,
         frozen=True,
         extra="forbid",

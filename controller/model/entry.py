@@ -31,6 +31,8 @@ class Wire(BaseModel):
     """Base of everything that is hashed: frozen, closed, camelCase on the wire."""
 
     model_config = ConfigDict(
+        # Built when first used: a command that needs none of them starts without waiting for all of them.
+        defer_build=True,
         frozen=True,
         extra="forbid",
         alias_generator=to_camel,
@@ -366,11 +368,13 @@ class LockMade(Wire):
 
 
 class TagMoved(Wire):
+    """A tag no longer names the digest that was locked; `found` is null when the tag is gone."""
+
     release: str
     component: str
     tag: str
     locked: Sha256
-    found: Sha256
+    found: Sha256 | None
 
 
 class RequestJudged(Wire):

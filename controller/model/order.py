@@ -23,6 +23,9 @@ STATEMENT_V1 = "https://in-toto.io/Statement/v1"
 REPORT_PREDICATE = "https://lockgate.dev/evidence/report/v1"
 SAMPLE_PREDICATE = "https://lockgate.dev/evidence/sample/v1"
 
+MAX_CLOCK_SKEW = 300.0
+"""Seconds by which the clocks of an agent and its controller may differ."""
+
 Action = Literal["deploy", "rollback", "check"]
 Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=0)]
@@ -33,7 +36,13 @@ class Wire(BaseModel):
     """Base of wire formats: frozen, camelCase JSON, unknown fields refused."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", alias_generator=to_camel, validate_by_name=True, validate_by_alias=True
+        # Built when first used: a command that needs none of them starts without waiting for all of them.
+        defer_build=True,
+        frozen=True,
+        extra="forbid",
+        alias_generator=to_camel,
+        validate_by_name=True,
+        validate_by_alias=True,
     )
 
     def plain(self) -> dict[str, Any]:
