@@ -32,14 +32,16 @@ class Processes:
         self.controller: subprocess.Popen[bytes] | None = None
         self.agents: dict[str, subprocess.Popen[bytes]] = {}
 
-    def start_controller(self, environ: Mapping[str, str] | None = None, poll: str = "5s") -> None:
+    def start_controller(
+        self, environ: Mapping[str, str] | None = None, poll: str = "5s", options: Iterable[str] = ()
+    ) -> None:
         """Start the controller; returns when it listens."""
         stage = self.stage
         command = [
             *LOCKGATE,
             *("--repo", str(stage.origin), "controller", "--trust-root", str(stage.trust_root)),
             *("--signing-key", str(stage.keys / "controller"), "--state-dir", str(stage.state)),
-            *("--listen", self.address, "--images", str(stage.images), "--poll", poll),
+            *("--listen", self.address, "--images", str(stage.images), "--poll", poll, *options),
         ]
         self.controller = self._start(command, stage.folder / "controller.log", environ)
         self.wait_for(self._listens, "the controller does not listen", 20)

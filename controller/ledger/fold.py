@@ -33,6 +33,7 @@ from controller.model.entry import (
     Sealed,
     Sha256,
     SlotChange,
+    TagMoved,
     TargetResult,
     Time,
     Wire,
@@ -42,12 +43,14 @@ from controller.ports import Repo
 HISTORY = 10
 """How many completed runs an environment remembers to go back to."""
 CURSORS = "state/cursors.json"
+MOVED = 256
+"""How many moved tags are remembered, so that each is recorded once."""
 _W = TypeVar("_W", bound=Wire)
 
 
 class Cursors(Wire):
     """Where the branch stands: `index` is the next entry's. `refused` are the commits main stands still at,
-    `pending` the slot changes no run was opened for yet."""
+    `pending` the slot changes no run was opened for yet, `moved` the newest moved tags of what can run again."""
 
     index: int = 0
     project: str = ""
@@ -59,6 +62,7 @@ class Cursors(Wire):
     runs: dict[str, int] = Field(default_factory=dict)
     refused: tuple[MainRefused, ...] = ()
     pending: tuple[SlotChange, ...] = ()
+    moved: tuple[TagMoved, ...] = ()
 
 
 class TargetState(Wire):
@@ -200,6 +204,8 @@ def apply(state: State, entry: Entry) -> State:
         step |= {"refused": (*state.cursors.refused, detail)}
     elif isinstance(detail, RequestJudged):
         step |= {"requests": detail.commit}
+    elif isinstance(detail, TagMoved):
+        step |= {"moved": _moved(state, detail)}
     elif isinstance(detail, LockMade):
         record = LockRecord(
             index=predicate.index,
@@ -211,6 +217,13 @@ def apply(state: State, entry: Entry) -> State:
         )
         state = replace(state, locks={**state.locks, detail.release: record})
     return replace(state, cursors=state.cursors.model_copy(update=step))
+
+
+def _moved(state: State, detail: TagMoved) -> tuple[TagMoved, ...]:
+    """One more; those of releases that no environment runs or can go back to are forgotten."""
+    places = state.environments.values()
+    reach = {place.release for place in places} | {done.release for place in places for done in place.history}
+    return (*(m for m in state.cursors.moved if m.release in reach), detail)[-MOVED:]
 
 
 def _apply_run(state: State, entry: Entry, run: str, environment: str) -> tuple[State, dict[str, object]]:

@@ -23,6 +23,10 @@ PATIENCE = 0.25
 RETRY = (1.0, 60.0)
 """Seconds before a failed question is asked again: first and most, doubling between."""
 KEPT = 4096
+WORKERS = 8
+"""For each type of question: a hanging registry keeps no gate waiting."""
+UNHURRIED = frozenset({"tags"})
+"""Types no pass waits for."""
 
 
 class Questions:
@@ -32,7 +36,7 @@ class Questions:
         self._answerers = answerers
         self._clock = clock
         self._wake = wake
-        self._pool = ThreadPoolExecutor(max_workers=8, thread_name_prefix="question")
+        self._pools = {name: ThreadPoolExecutor(WORKERS, thread_name_prefix=name) for name in (*answerers, "")}
         self._lock = threading.Lock()
         self._running: dict[str, Future[None]] = {}
         self._answers: OrderedDict[str, dict[str, Any]] = OrderedDict()
@@ -50,11 +54,13 @@ class Questions:
                     question.key in self._answers and not self._retry(question, due)
                 ):
                     continue
-                future = self._pool.submit(self._answer, question)
+                pool = self._pools.get(question.type) or self._pools[""]
+                future = pool.submit(self._answer, question)
                 self._running[question.key] = future
             # Every answer wakes: one that comes while this pass waits for another may not be seen by it.
             future.add_done_callback(lambda _: self._wake())
-            started.append(future)
+            if question.type not in UNHURRIED:
+                started.append(future)
         return bool(wait(started, timeout=patience).done) if started else False
 
     def answers(self) -> dict[str, dict[str, Any]]:
@@ -85,7 +91,8 @@ class Questions:
             return {key: self._answers[key] for key in self._failed if key in self._answers}
 
     def close(self) -> None:
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        for pool in self._pools.values():
+            pool.shutdown(wait=False, cancel_futures=True)
 
     def _retry(self, question: Question, due: bool) -> bool:
         return question.key in self._failed and due

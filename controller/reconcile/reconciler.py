@@ -53,6 +53,7 @@ class Parts:
     reader: Reader
     memory: Memory
     verify_ssh: Callable[[str, bytes, str], str]
+    check_tags: timedelta = timedelta(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +162,7 @@ class Reconciler:
             ),
             inbox=parts.hub.inbox(),
             answers=parts.questions.answers(),
+            check_tags=parts.check_tags,
         )
 
     def decide(self, world: World) -> Decision:

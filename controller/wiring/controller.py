@@ -32,7 +32,7 @@ from controller.reconcile.questions import Answerer, Questions
 from controller.reconcile.reading import Reader
 from controller.reconcile.reconciler import Parts, Reconciler
 from controller.settings import docker_config
-from controller.uses.resolve import resolve
+from controller.uses.resolve import check, resolve
 from controller.uses.trust_chain import build_chain
 
 RESOLVER = f"lockgate/{__version__}"
@@ -48,6 +48,7 @@ class ControllerSettings:
     state_dir: Path
     listen: str | None = None
     poll: timedelta = timedelta(seconds=30)
+    check_tags: timedelta = timedelta(minutes=5)
     images: Path | None = None
     git_timeout: float = 60.0
 
@@ -96,7 +97,13 @@ class Controller:
         self._listening = settings.listen is not None
         reader = Reader(self.repo, self._cache)
         self.questions = Questions(
-            {"cel": self._cel.ask, "resolve": self._resolver(self._registry)}, self.clock, self.repo.wake
+            {
+                "cel": self._cel.ask,
+                "resolve": self._resolver(self._registry),
+                "tags": self._tag_checker(self._registry),
+            },
+            self.clock,
+            self.repo.wake,
         )
         self.reconciler = Reconciler(
             Parts(
@@ -109,6 +116,7 @@ class Controller:
                 reader=reader,
                 memory=FileMemory(settings.state_dir),
                 verify_ssh=sshsig.verify,
+                check_tags=settings.check_tags,
             )
         )
         self.loop = Loop(
@@ -211,6 +219,25 @@ class Controller:
                 content=data.decode(),
             )
             return {"lock": made.wire()}
+
+        return answer
+
+    def _tag_checker(self, registry: Registry) -> Answerer:
+        """Answers `tags` questions: which tags of a release moved since its lock."""
+
+        def answer(payload: Mapping[str, Any]) -> dict[str, Any]:
+            intent, name = self.reconciler.intent, payload["release"]
+            loaded = intent.releases.get(name) if intent is not None else None
+            lock = intent.locks.get(name) if intent is not None else None
+            if loaded is None or lock is None or lock.sha256 != payload["lock"]:
+                return {"error": "unavailable", "message": "main moved on; the question is asked again"}
+            moved = check(lock.document, loaded, registry).moved
+            return {
+                "moved": [
+                    {"component": one.component, "tag": one.tag, "locked": one.locked, "found": one.now}
+                    for one in moved
+                ]
+            }
 
         return answer
 

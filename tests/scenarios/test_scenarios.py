@@ -10,9 +10,11 @@ import os
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from controller.core.gates import Question
 from tests.support.worlds import Theatre, canary, check_invariants, document, stage
 
 HERE = Path(__file__).parent
@@ -388,6 +390,35 @@ def answers_are_forgotten_during_a_long_wait(s: Stage) -> None:
     t.ask("approve", "carol", binds=t.subject)
     t.run()
     assert t.ledger.state.environments["prod"].release == "shop-1"
+
+
+@scene
+def a_tag_moves_after_its_lock(s: Stage) -> None:
+    t = s.open(agents=2)
+    t.tags, t.check_tags = {"api": "v1"}, timedelta(minutes=5)
+    locked, asked = "sha256:" + "a" * 64, []
+    found: list[str | None] = []
+
+    def answer(question: Question) -> dict[str, Any]:
+        asked.append(question.key)
+        moved = [{"component": "api", "tag": "v1", "locked": locked, "found": one} for one in found]
+        return {"moved": moved}
+
+    t.answer = answer
+    t.complete("shop-1")
+    t.complete("shop-1", "staging")
+    t.wait(timedelta(minutes=10))
+    assert t.next_look is not None and t.next_look - t.now <= t.check_tags
+    found[:] = ["sha256:" + "b" * 64]
+    for _ in range(4):
+        t.wait(t.check_tags)  # seen in four slots, recorded once
+    found[:] = [None]
+    t.wait(timedelta(minutes=10))
+    found[:] = ["sha256:" + "b" * 64]
+    t.wait(timedelta(minutes=10))
+    t.answer = lambda question: {"error": "registry-unavailable", "message": "no answer"}
+    t.wait(timedelta(minutes=10))
+    assert len(asked) == len(set(asked)) <= 8, "asked once in a slot, for two environments"
 
 
 @scene

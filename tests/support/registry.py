@@ -25,6 +25,11 @@ class RunningRegistry:
     version: str
     user: str = ""
     password: str = ""
+    log: Path = Path()
+
+    def reads(self) -> int:
+        """How often a manifest was read since the start."""
+        return self.log.read_text(errors="replace").count("GET /v2/")
 
     def push(self, images: Path, name: str, tag: str, *, to: str | None = None) -> str:
         """Copy an image of a layout to this registry with skopeo; returns the repository it is in."""
@@ -76,7 +81,7 @@ def running_registry(folder: Path, *, user: str = "", password: str = "") -> Ite
         process = subprocess.Popen([PROGRAM, "serve", str(config)], stdout=log, stderr=log)
     try:
         _wait(process, port, folder / "log")
-        yield RunningRegistry(f"127.0.0.1:{port}", version, user, password)
+        yield RunningRegistry(f"127.0.0.1:{port}", version, user, password, folder / "log")
     finally:
         process.terminate()
         process.wait(10)
@@ -85,7 +90,7 @@ def running_registry(folder: Path, *, user: str = "", password: str = "") -> Ite
 def _config(folder: Path, port: int, user: str, password: str) -> str:
     lines = [
         "version: 0.1",
-        "log: {level: warn, accesslog: {disabled: true}}",
+        "log: {level: warn}",
         f"storage: {{filesystem: {{rootdirectory: {folder / 'data'}}}, delete: {{enabled: true}}}}",
         f"http: {{addr: '127.0.0.1:{port}', secret: throw-away}}",
     ]

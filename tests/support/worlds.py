@@ -196,6 +196,9 @@ class Theatre:
         self.files: dict[str, bytes] = {}
         self.inbox: list[AgentStatement] = []
         self.answers: dict[str, dict[str, Any]] = {}
+        self.tags: dict[str, str] = {}
+        """The tags that components are locked at; the others are locked by digest alone."""
+        self.check_tags = timedelta(0)
         self.answer: Callable[[Question], dict[str, Any] | None] = lambda question: {"value": True}
         self.agents: dict[str, Agent] = {}
         self.requests: list[tuple[Commit, RequestVerdict]] = []
@@ -370,6 +373,7 @@ class Theatre:
             requests=tuple(self.requests),
             inbox=tuple(self.inbox),
             answers=dict(self.answers),
+            check_tags=self.check_tags,
         )
 
     def documents(self, runs: Mapping[str, Run], intent: Intent) -> dict[str, RunDocuments]:
@@ -584,6 +588,7 @@ class Theatre:
                         c: {
                             "repository": f"oci-layout:{c}",
                             "digest": d,
+                            "tag": self.tags.get(c),
                             "role": self.roles.get(c, "primary"),
                             "mediaType": "application/vnd.oci.image.index.v1+json",
                             "candidates": {"count": 1, "digest": digest(b"[]")},
