@@ -99,7 +99,10 @@ def _shut(sock: Any) -> None:
 
 
 class Client:
-    """Polls in the name of one agent and verifies what comes back."""
+    """Polls in the name of one agent and verifies what comes back.
+
+    `now` dates the polls; `heard` is told the controller's time of each verified delivery.
+    """
 
     def __init__(
         self,
@@ -110,12 +113,14 @@ class Client:
         signer: Signer,
         keyring: Keyring,
         now: Callable[[], datetime],
+        heard: Callable[[datetime], None] = lambda _at: None,
     ) -> None:
         self._agent = agent
         self._environment = environment
         self._signer = signer
         self._keyring = keyring
         self._now = now
+        self._heard = heard
         self._channel = Channel(url)
 
     def poll(self, wait_seconds: float, statements: Sequence[dict[str, Any]] = ()) -> Delivery:
@@ -149,6 +154,7 @@ class Client:
             )
         if (delivery.agent, delivery.environment) != (self._agent, self._environment):
             raise foreign("the delivery", self._agent, self._environment, delivery.agent, delivery.environment)
+        self._heard(delivery.at)
         if delivery.trust_version > self._keyring.version:
             self.fetch_trust()
         return delivery

@@ -9,6 +9,8 @@ import platform
 import signal
 import sys
 import threading
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,6 +19,7 @@ from typing import TYPE_CHECKING
 from controller.adapters.git import sshsig
 from controller.adapters.git.keys import FileSigner
 from controller.agent.client import Client, Talk
+from controller.agent.clock import ControllerTime
 from controller.agent.drivers.process import ProcessDriver
 from controller.agent.drivers.versions import Versions
 from controller.agent.executor import Executor
@@ -77,17 +80,22 @@ def run_agent(settings: AgentSettings) -> int:
 
 
 class Agent:
-    """The parts of one agent, put together. `start` returns at once; `stop` takes at most a few seconds."""
+    """The parts of one agent, put together. `start` returns at once; `stop` takes at most a few seconds.
 
-    def __init__(self, settings: AgentSettings) -> None:
+    `own` reads this machine's clock.
+    """
+
+    def __init__(self, settings: AgentSettings, own: Callable[[], datetime] | None = None) -> None:
         self._settings = settings
+        own = own or _now
+        time_here = ControllerTime(own, time.monotonic, log)
         directory = settings.directory
         directory.mkdir(parents=True, exist_ok=True)
         self._held = _lock(directory)
         self._directory = directory.resolve()
         signer = FileSigner(settings.key)
-        self._keyring = Keyring(_walk_from(settings.trust_root), _now)
-        self._journal = Journal(self._directory / "journal.jsonl", forget_before=_now() - FORGET_AFTER)
+        self._keyring = Keyring(_walk_from(settings.trust_root), own)
+        self._journal = Journal(self._directory / "journal.jsonl", forget_before=own() - FORGET_AFTER)
         self._outbox = Outbox()
         versions = Versions(self._directory, self._puller, settings.platform or this_platform())
         self._driver = ProcessDriver(self._directory, versions, log)
@@ -97,7 +105,7 @@ class Agent:
             driver=self._driver,
             outbox=self._outbox,
             signer=signer,
-            now=_now,
+            now=time_here.now,
             log=log,
             allow=settings.allow,
         )
@@ -107,7 +115,7 @@ class Agent:
             driver=self._driver,
             outbox=self._outbox,
             signer=signer,
-            now=_now,
+            now=time_here.now,
             log=log,
         )
 
@@ -118,7 +126,8 @@ class Agent:
                 url=settings.controller,
                 signer=signer,
                 keyring=self._keyring,
-                now=_now,
+                now=own,
+                heard=time_here.heard,
             )
 
         self._talk = Talk(client, self._outbox, log, self._handle, settings.poll_seconds)

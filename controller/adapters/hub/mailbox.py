@@ -17,6 +17,7 @@ from controller.ledger.canonical import canonical, digest, parse_canonical
 from controller.ledger.dsse import open_envelope, split
 from controller.model.keys import key_id
 from controller.model.order import (
+    MAX_CLOCK_SKEW,
     POLL_TYPE,
     STATEMENT_TYPE,
     AgentKey,
@@ -29,8 +30,8 @@ from controller.model.order import (
     order_id,
 )
 
-MAX_SKEW = 300.0
-"""Seconds by which an agent's clock may differ; a nonce is remembered for twice as long."""
+MAX_SKEW = MAX_CLOCK_SKEW
+"""A nonce is remembered for twice as long."""
 MAX_REMEMBERED = 20_000
 """Acknowledged digests and finished orders remembered, so that one sent twice counts once."""
 MAX_PENDING_STATEMENTS = 10_000
