@@ -17,8 +17,8 @@ from controller.model.history import NewCommit
 from controller.ports import Repo, Signer
 
 EVIDENCE_REF = "refs/heads/lockgate/evidence"
-RESERVED = frozenset({"cursors"})
-"""Environment names whose derived file would be another's."""
+RESERVED = frozenset({"cursors", "completed", "locks"})
+"""Environment names whose derived files would stand among, or be, the ledger's own."""
 
 
 @dataclass(frozen=True, slots=True)

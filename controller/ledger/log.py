@@ -182,6 +182,12 @@ class Tree:
         self._read = read
         self._tiles: dict[str, bytes] = {}
 
+    def root(self, size: int) -> bytes:
+        """The Merkle root over the first `size` leaves."""
+        if not 0 < size <= self.size:
+            raise Refused("log-range", f"no root of {size} of {self.size} leaves")
+        return self._range(0, size)
+
     def inclusion(self, index: int, size: int | None = None) -> list[bytes]:
         """RFC 6962 section 2.1.1: the audit path of leaf `index` in the tree of the first `size` leaves."""
         size = self.size if size is None else size

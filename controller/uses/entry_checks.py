@@ -39,6 +39,7 @@ from controller.model.keys import key_id
 from controller.model.lock import ReleaseLock
 from controller.model.order import body_of
 from controller.ports import Repo
+from controller.uses.replay_checks import Ask, Replay
 
 Problem = tuple[str, str, str]
 _KEPT = 256
@@ -66,8 +67,9 @@ class Subject:
 class Seen:
     """What the checks remember of open runs: the lock's components and the agents' keys, read once a run."""
 
-    def __init__(self, repo: Repo) -> None:
+    def __init__(self, repo: Repo, ask: Ask | None = None) -> None:
         self._repo = repo
+        self.replay = Replay(repo, ask)
         self._locks: dict[str, tuple[fold.LockRecord, Mapping[str, str]] | None] = {}
         self._contents: dict[str, Mapping[str, str] | None] = {}
         self._agents: dict[str, Mapping[str, str]] = {}
@@ -272,6 +274,21 @@ def _statement_problem(line: bytes, agents: Mapping[str, tuple[str, str]], run: 
 
 
 Check = Callable[[Seen, Subject], Iterator[Problem]]
+
+
+def decisions_replay(seen: Seen, subject: Subject) -> Iterator[Problem]:
+    """Gates and stages come out again as recorded, from what was committed."""
+    entry, folder = subject.entry, f"{subject.place.folder}/"
+    if isinstance(entry.detail, (Gates, Evaluated)):
+        files = {
+            c.path.removeprefix(folder): subject.blobs[c.path]
+            for c in subject.records
+            if c.path.startswith(folder)
+        }
+        yield from seen.replay.check(entry, files)
+    seen.replay.add(entry)
+
+
 ENTRY_CHECKS: tuple[Check, ...] = (
     records_belong,
     subject_holds,
@@ -280,5 +297,6 @@ ENTRY_CHECKS: tuple[Check, ...] = (
     inputs_are_committed,
     decision_holds,
     reports_are_the_agents,
+    decisions_replay,
 )
 """Every rule over single entries, in the order findings are reported."""

@@ -37,6 +37,7 @@ from controller.model.keys import key_id
 from controller.ports import Repo
 from controller.uses.entry_checks import ENTRY_CHECKS, Seen, Subject
 from controller.uses.findings import Finding, rule_of
+from controller.uses.replay_checks import Ask
 
 RECORDS = ("runs/", "events/", "artifacts/")
 DERIVED = ("open/", "state/")
@@ -53,6 +54,7 @@ class Ground:
     origin: str
     trusts: Mapping[int, tuple[TrustState, ...]]
     main: Mapping[str, int]
+    ask: Ask | None = None
 
 
 @dataclass(slots=True)
@@ -119,7 +121,7 @@ class Walk:
         self._damaged: set[str] = set()
         self._holes: set[str] = set()
         """Open runs of which an entry could not be read: their chains and seals cannot be rebuilt."""
-        self._seen = Seen(repo)
+        self._seen = Seen(repo, ground.ask)
         self._keys: dict[int, list[tuple[str, str, TrustState]]] = {}
         self.facts = Facts()
         self.findings: list[Finding] = []

@@ -7,12 +7,15 @@ finding, never an exception.
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from controller.core.accept import genesis_state
 from controller.core.trust import TrustState, VerifySsh
 from controller.errors import Invalid, LockgateError, Refused
-from controller.ledger.log import origin_of
+from controller.ledger.append import load_log
+from controller.ledger.log import CHECKPOINT, Tree, origin_of
 from controller.model.documents import TRUST_PATH
 from controller.model.trustroot import TrustRoot
 from controller.ports import Repo
@@ -20,6 +23,7 @@ from controller.uses import segments
 from controller.uses.evidence_walk import Edge, Facts, Ground, edge_at
 from controller.uses.findings import Finding, RefusedCommit, VerifyReport, rule_of
 from controller.uses.main_audit import audit_main
+from controller.uses.replay_checks import Ask
 from controller.uses.requests_audit import audit_requests
 from controller.uses.whole_history import Answer, History
 
@@ -45,12 +49,14 @@ def verify(
     verify_ssh: VerifySsh,
     run: str | None = None,
     since: str | None = None,
+    ask: Ask | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> VerifyReport:
     """Verify main, requests and evidence from genesis.
 
     `run` keeps only the findings about one run; `since` walks only the evidence after a commit that was
-    verified before. `progress(done, total)` counts evidence commits. Raises Invalid("run-not-found"),
+    verified before. `ask` answers the questions of gates outside the core (`CelWorker.ask`); without it their
+    verdicts are not made again. `progress(done, total)` counts evidence commits. Raises Invalid("run-not-found"),
     Invalid("commit-not-found") for a `since` off the branch, and Unavailable when the origin does not answer.
     """
     tips = repo.observe()
@@ -70,6 +76,7 @@ def verify(
         origin=origin_of(root.project, root.genesis),
         trusts=_trusts(repo, positions, genesis.trust),
         main=positions,
+        ask=ask,
     )
     facts, edge = Facts(), Edge()
     commits: list[str] = []
@@ -92,6 +99,7 @@ def verify(
             last, begin = _begin_after(repo, commits)
         facts, found, edge = segments.walk(repo, ground, begin, last, _after(commits, last), progress)
         findings += found
+    findings += _pinned_checkpoint(repo, root, tips.evidence)
     history = History(repo, root, tips, verify_ssh, ground, facts, edge)
     for check in HISTORY_CHECKS:
         found, listed = check(history)
@@ -108,6 +116,30 @@ def verify(
     ]
     unique = tuple(dict.fromkeys(_in_order(findings, positions, commits)))
     return VerifyReport(not unique, len(commits), facts.entries, facts.runs, tuple(refused), unique)
+
+
+def _pinned_checkpoint(repo: Repo, root: TrustRoot, tip: str | None) -> list[Finding]:
+    """The log reaches the size that the trust root pins, and has the pinned root there."""
+    pinned = root.checkpoint
+    if pinned is None:
+        return []
+    code, what = "checkpoint-mismatch", ""
+    try:
+        size = load_log(repo, tip).size if tip is not None else 0
+        if size < pinned.size:
+            what = f"the log has {size} entries, the trust root pins {pinned.size}"
+        elif tip is not None:
+            tree = Tree(size, partial(_content, repo, tip))
+            if base64.b64encode(tree.root(pinned.size)).decode() != pinned.root:
+                what = f"the log's root over {pinned.size} entries is not the one that the trust root pins"
+    except LockgateError as error:
+        what = f"the log cannot be compared with the trust root's checkpoint: {error.what}"
+    return [Finding(code, tip or "", CHECKPOINT, rule_of(code), what)] if what else []
+
+
+def _content(repo: Repo, commit: str, path: str) -> bytes | None:
+    file = repo.file(commit, path)
+    return repo.read(file.blob) if file is not None else None
 
 
 def _in_order(findings: list[Finding], main: dict[str, int], evidence: list[str]) -> list[Finding]:

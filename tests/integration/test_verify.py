@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
@@ -21,7 +22,7 @@ from controller.model import entry as e
 from controller.model.history import NewCommit
 from controller.model.trustroot import TrustRoot
 from controller.uses import segments
-from tests.support.evidence import git, sha
+from tests.support.evidence import gates_of, git, sha
 from tests.support.home import MAIN, REQUESTS, Home
 
 Tamper = Callable[[Home], None]
@@ -240,6 +241,28 @@ def other_gates(home: Home) -> None:
     home.batch([*drafts[:2], drafts[2].model_copy(update={"detail": gates}), *drafts[3:]])
 
 
+def other_verdict(home: Home) -> None:
+    """A gate that passes although what it saw denies, recorded with consistent digests."""
+    drafts = home.story.run("dev", "shop-1")
+    freeze = {"name": "winter", "reason": "holidays", "active": True, "until": None}
+    seen = {"freeze": {"freezes": [freeze]}}
+    (verdict,) = drafts[2].detail.verdicts
+    detail = gates_of(verdict.model_copy(update={"inputs": digest(canonical(seen["freeze"]))}))
+    files = {"inputs/gates-01.json": canonical(seen)}
+    home.batch([*drafts[:2], drafts[2].model_copy(update={"detail": detail, "files": files}), *drafts[3:]])
+
+
+def other_gate_inputs(home: Home) -> None:
+    drafts = home.story.run("dev", "shop-1")
+    files = {"inputs/gates-01.json": canonical({"freeze": {"freezes": [], "more": 1}})}
+    home.batch([*drafts[:2], drafts[2].model_copy(update={"files": files}), *drafts[3:]])
+
+
+def no_gate_inputs(home: Home) -> None:
+    drafts = home.story.run("dev", "shop-1")
+    home.batch([*drafts[:2], drafts[2].model_copy(update={"files": {}}), *drafts[3:]])
+
+
 def other_digests(home: Home) -> None:
     drafts = home.story.run("dev", "shop-1")
     what = drafts[4].what.model_copy(update={"digests": {"api": sha("evil")}})
@@ -424,6 +447,9 @@ TAMPERINGS: dict[str, tuple[Tamper, set[str]]] = {
     ),
     "seal over other entries": (swapped_seal, {"seal-mismatch", "trailers-mismatch", "log-mismatch"}),
     "verdicts under another decision": (other_gates, {"gates-mismatch"}),
+    "gate that should have waited": (other_verdict, {"decision-mismatch"}),
+    "gate inputs exchanged": (other_gate_inputs, {"digest-mismatch"}),
+    "gate inputs left out": (no_gate_inputs, {"digest-mismatch"}),
     "digests that no lock holds": (other_digests, {"lock-mismatch"}),
     "inputs exchanged": (other_inputs, {"digest-mismatch"}),
     "lock entry unlike its content": (other_lock, {"lock-mismatch"}),
@@ -462,6 +488,17 @@ def test_tampering_is_found(home: Home, how: str) -> None:
     tamper, expected = TAMPERINGS[how]
     tamper(home)
     assert codes(home) == expected
+
+
+def test_the_trust_roots_checkpoint_holds(home: Home) -> None:
+    log = home.ledger.log
+    pinned = {"size": log.size, "root": base64.b64encode(log.root).decode()}
+    home.root = TrustRoot.model_validate({**home.root.model_dump(by_alias=True), "checkpoint": pinned})
+    home.batch(home.story.run("dev", "shop-2", sealed=False))
+    assert home.verify().verified
+    for other in ({**pinned, "size": 10**6}, {**pinned, "size": log.size - 1}):
+        home.root = TrustRoot.model_validate({**home.root.model_dump(by_alias=True), "checkpoint": other})
+        assert codes(home) == {"checkpoint-mismatch"}
 
 
 # --- repair, and damage ----------------------------------------------------------------------------------

@@ -207,9 +207,9 @@ class Story:
             type="freeze",
             level="block",
             verdict="PASS",
-            code="ok",
-            message="no freeze",
-            inputs=sha("gate"),
+            code="not-frozen",
+            message="no freeze is in force",
+            inputs=digest(canonical({"freezes": []})),
             policy=None,
         )
         sealing = e.Sealed(phase=end, reason="all checks passed", code="ok")
@@ -243,7 +243,7 @@ class Story:
         steps: list[tuple[str, e.Wire, dict[str, bytes]]] = [
             ("opened", opened, {}),
             ("inputs", inputs, {"inputs/lock.json": input_file}),
-            ("gates", gates_of(verdict), {}),
+            ("gates", gates_of(verdict), {"inputs/gates-01.json": canonical({"freeze": {"freezes": []}})}),
             (
                 "ordered",
                 e.Ordered(
