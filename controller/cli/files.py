@@ -12,14 +12,14 @@ import typer
 from controller import __version__
 from controller.cli.context import Context, context_of
 from controller.cli.session import RootOption, now, reading
-from controller.errors import Invalid, Unavailable, UsageError
+from controller.errors import Invalid, Refused, Unavailable, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from controller.adapters.git.repo import GitRepo
     from controller.model.intent import Intent
-    from controller.model.lock import LockedComponent
+    from controller.model.lock import LockedComponent, ReleaseLock
     from controller.uses.view import View
 
 RefOption = Annotated[str | None, typer.Option("--ref", help="A branch, or a whole commit id.")]
@@ -249,11 +249,14 @@ def resolve(
     check: Annotated[
         bool, typer.Option("--check", help="Compare the lock: exit code 1 if the file changed or a tag moved.")
     ] = False,
+    write: Annotated[
+        bool, typer.Option("--write", help="Put the locks into the work tree too; the controller commits its own.")
+    ] = False,
     images: Annotated[Path | None, typer.Option("--images", help="Folder of OCI image layouts.")] = None,
     ref: RefOption = None,
     trust_root: RootOption = None,
 ) -> None:
-    """What a release's lock would be now, or with --check whether its lock still holds. Writes nothing."""
+    """What a release's lock would be now, or with --check whether its lock still holds. Commits nothing."""
     from controller.cli import render
     from controller.uses.resolve import check as check_lock
     from controller.uses.resolve import report
@@ -274,7 +277,10 @@ def resolve(
                     lock = _locked(intent, name)
                     answers.append(report(lock, check_lock(lock, loaded, registry)))
                 else:
-                    answers.append(report(_resolved(found, intent, name, registry)))
+                    lock = _resolved(found, intent, name, registry)
+                    answers.append(report(lock))
+                    if write:
+                        _write_lock(Path(options.repo), lock)
         finally:
             registry.close()
     _answer(options, answers, release is not None, lambda: render.resolve_text(answers, check))
@@ -284,6 +290,32 @@ def resolve(
 
 def _answer(options: Context, answers: list[dict[str, Any]], one: bool, text: Any) -> None:
     options.answer(answers[0] if one else answers, text)
+
+
+def _write_lock(folder: Path, lock: ReleaseLock) -> None:
+    """Write a lock that does not exist yet. Raises UsageError("work-tree-missing"), Refused("lock-rewritten")."""
+    from controller.model.lock import lock_bytes
+
+    path = folder / "releases" / f"{lock.name}.lock.yaml"
+    if not path.parent.is_dir():
+        raise UsageError(
+            "work-tree-missing",
+            "there is no work tree to write to",
+            where=str(folder),
+            expected="a folder with releases/",
+            got="none",
+            cure="call it in a clone, or with --repo CLONE",
+        )
+    if path.exists():
+        raise Refused(
+            "lock-rewritten",
+            "the release is locked already, and locks are written once",
+            where=str(path),
+            expected="no lock file",
+            got="one",
+            cure="use --check to compare it, or make a release of another name",
+        )
+    path.write_bytes(lock_bytes(lock))
 
 
 def _wanted(intent: Intent, check: bool) -> list[str]:

@@ -156,7 +156,10 @@ def _ask(address: str) -> Health:
         said = httpx.get(f"{url.rstrip('/')}/status", timeout=3.0).raise_for_status().json()
         health = said["health"]
         agents = {str(name): str(at) for name, at in said.get("agents", {}).items()}
-        return Health(health["state"], health["code"], health["message"], health["at"], agents)
+        refused = {str(name): str(code) for name, code in said.get("refused", {}).items()}
+        awaited = {str(e): tuple(str(t) for t in targets) for e, targets in said.get("awaited", {}).items()}
+        state, code, message, at = (health[key] for key in ("state", "code", "message", "at"))
+        return Health(state, code, message, at, agents, refused, awaited)
     except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError, TypeError, AttributeError) as error:
         words = str(error) or type(error).__name__
         return Health("unreachable", "controller-unreachable", f"{url} does not answer: {words}")

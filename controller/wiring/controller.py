@@ -172,6 +172,17 @@ class Controller:
             "accepted": ledger.state.cursors.main,
             "open": {run.environment: run.phase for run in self.reconciler.runs.values()},
             "agents": {name: at.isoformat() for name, at in self.hub.seen().items()},
+            "refused": dict(self.hub.refused()),
+            "awaited": self._awaited(),
+        }
+
+    def _awaited(self) -> dict[str, list[str]]:
+        """By environment, the targets whose reports an open run still waits for."""
+        said = {(s.body.order, s.agent) for s in self.hub.inbox() if isinstance(s.body, Report)}
+        return {
+            run.environment: [o.target for o in run.ordered.orders if (o.id, o.target) not in said]
+            for run in self.reconciler.runs.values()
+            if run.ordered is not None and run.unreported
         }
 
     def _trust_version(self) -> int:

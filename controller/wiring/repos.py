@@ -5,15 +5,36 @@ from __future__ import annotations
 from pathlib import Path
 
 from controller.adapters.git.keys import FileSigner
+from controller.adapters.git.locate import git_directory
+from controller.adapters.git.refs import RefFiles
 from controller.adapters.git.repo import GitRepo
 from controller.model.trustroot import RootRefs, TrustRoot
 from controller.ports import Signer
 
 
 def read_repo(origin: str, root: TrustRoot | None = None) -> GitRepo:
-    """A repository for reading; its branches as the trust root names them."""
+    """A repository for reading; its branches as the trust root names them.
+
+    In a clone that tracks the project's branches without having made them its own, the tracked ones are read:
+    they are what was last fetched.
+    """
     refs = root.refs if root is not None else RootRefs()
-    return GitRepo.read_only(origin, main=refs.main, requests=refs.requests, evidence=refs.evidence)
+    main, requests, evidence = refs.main, refs.requests, refs.evidence
+    if _only_tracks(origin, evidence):
+        main, requests, evidence = (_tracked(ref) for ref in (main, requests, evidence))
+    return GitRepo.read_only(origin, main=main, requests=requests, evidence=evidence)
+
+
+def _tracked(ref: str) -> str:
+    return ref.replace("refs/heads/", "refs/remotes/origin/", 1)
+
+
+def _only_tracks(origin: str, ref: str) -> bool:
+    path = Path(origin)
+    if not (path / ".git").exists():
+        return False
+    refs = RefFiles(git_directory(path))
+    return refs.read(ref) is None and refs.read(_tracked(ref)) is not None
 
 
 def write_repo(origin: str, root: TrustRoot | None = None) -> GitRepo:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from jsonschema import Draft202012Validator
 
 from controller.demo.stage import Stage, release_file, slot_file
@@ -202,6 +203,17 @@ def test_files(shop: Shop, tmp_path: Path) -> None:
     checked = shop.ask("resolve", "resolve", "shop-1.0.0", "--check", *images)
     assert not checked["changed"] and checked["moved"] == []
     shop.fails("release-unknown", 1, "resolve", "none")
+    clone = tmp_path / "clone"
+    subprocess.run(["git", "clone", "-q", str(shop.stage.origin), str(clone)], check=True)
+    fetched = shop.run("status", repo=str(clone)).json
+    assert fetched == shop.run("status").json, "a clone tells what was fetched"
+    assert shop.run("resolve", "shop-1.0.0", "--write", *images, repo=str(clone)).code == 1, (
+        "locks are written once"
+    )
+    (clone / "releases" / "shop-1.0.0.lock.yaml").unlink()
+    assert shop.run("resolve", "shop-1.0.0", "--write", *images, repo=str(clone)).code == 0
+    written = yaml.safe_load((clone / "releases" / "shop-1.0.0.lock.yaml").read_text())
+    assert written["spec"]["manifestDigest"] == resolved["manifestDigest"]
     assert shop.run("schema", "ReleaseLock").json["title"] == "ReleaseLock"
     shop.fails("kind-unknown", 2, "schema", "Nonsense")
     made = shop.ask("init", "init", str(tmp_path / "new"), "--owner", "ada")
