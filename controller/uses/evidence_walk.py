@@ -7,19 +7,16 @@ comparing the state each ends in with the one the next began from.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 
 from controller.core.trust import CONTROLLER, TrustState
 from controller.errors import Invalid, LockgateError, Refused
 from controller.ledger import dsse, fold, log
-from controller.ledger.append import RunChain, load, load_log, seal_root
+from controller.ledger.append import RunChain, load_log, seal_root
 from controller.ledger.backing import revert_of
 from controller.ledger.canonical import digest
 from controller.ledger.entry import Place, entry_path, message_of, read, read_parts, run_folder
-from controller.ledger.log import Log
 from controller.ledger.statement import Statement
 from controller.model.entry import (
     Accepted,
@@ -37,72 +34,13 @@ from controller.model.keys import key_id
 from controller.ports import Repo
 from controller.uses.entry_checks import ENTRY_CHECKS, Seen, Subject
 from controller.uses.findings import Finding, rule_of
-from controller.uses.replay_checks import Ask
+from controller.uses.walked import Edge, Facts, Ground, blob_id, edge_at, holds_controller
+
+__all__ = ["Edge", "Facts", "Ground", "Walk", "blob_id", "edge_at", "holds_controller"]
 
 RECORDS = ("runs/", "events/", "artifacts/")
 DERIVED = ("open/", "state/")
 _FILE = 0o100644
-
-
-@dataclass(frozen=True, slots=True)
-class Ground:
-    """What every segment is judged on. `trusts` are all candidates by version: whether main really accepted
-    one is judged afterwards, from `Facts.keys`. `main` maps main's first-parent commits to their position."""
-
-    project: str
-    genesis: str
-    origin: str
-    trusts: Mapping[int, tuple[TrustState, ...]]
-    main: Mapping[str, int]
-    ask: Ask | None = None
-
-
-@dataclass(slots=True)
-class Facts:
-    """What the entries say about the other branches, each with the evidence commit that says it."""
-
-    entries: int = 0
-    runs: int = 0
-    keys: dict[tuple[str, int], tuple[str, str]] = field(default_factory=dict)
-    observed: dict[tuple[str, int], str] = field(default_factory=dict)
-    requests_seen: dict[str, str] = field(default_factory=dict)
-    accepted: list[tuple[str, str]] = field(default_factory=list)
-    refused: dict[str, tuple[str, str]] = field(default_factory=dict)
-    requests: list[tuple[RequestJudged, datetime, int, str]] = field(default_factory=list)
-    locks: list[tuple[str, str, str]] = field(default_factory=list)
-    reverts: dict[tuple[str, str], str | None] = field(default_factory=dict)
-    repaired: list[str] = field(default_factory=list)
-    run_ids: set[str] = field(default_factory=set)
-
-    def join(self, later: Facts) -> None:
-        """Add what a later segment found."""
-        self.entries += later.entries
-        self.runs += later.runs
-        self.keys = later.keys | self.keys
-        self.observed = later.observed | self.observed
-        self.requests_seen = later.requests_seen | self.requests_seen
-        self.refused = later.refused | self.refused
-        self.accepted += later.accepted
-        self.requests += later.requests
-        self.locks += later.locks
-        self.reverts |= later.reverts
-        self.repaired += later.repaired
-        self.run_ids |= later.run_ids
-
-
-@dataclass(frozen=True, slots=True)
-class Edge:
-    """Where a segment begins or ends: derived state, log and open chains; equal edges join."""
-
-    state: fold.State = field(default_factory=fold.State)
-    log: Log = field(default_factory=Log)
-    chains: Mapping[str, RunChain] = field(default_factory=dict)
-
-
-def edge_at(repo: Repo, commit: str) -> Edge:
-    """The edge that a commit's tree claims. Raises Refused or Invalid as `append.load`."""
-    ledger = load(repo, commit)
-    return Edge(ledger.state, ledger.log, ledger.chains)
 
 
 class Walk:
@@ -503,14 +441,3 @@ class Walk:
 
     def _find(self, code: str, oid: str, path: str, message: str) -> None:
         self.findings.append(Finding(code, oid, path, rule_of(code), message))
-
-
-def holds_controller(trust: TrustState, key: str, at: datetime) -> bool:
-    """Whether `key` is the controller's at `at` under this trust."""
-    name = trust.principal_of(key, at)
-    return name is not None and trust.holds(name, CONTROLLER)
-
-
-def blob_id(data: bytes) -> str:
-    """The Git object id of a blob with these bytes."""
-    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()

@@ -82,16 +82,11 @@ def verify(
     commits: list[str] = []
     broken: Finding | None = None
     if tips.evidence is None:
-        findings.append(
-            Finding(
-                "evidence-missing", "", root.refs.evidence, rule_of("evidence-missing"), "there is no evidence"
-            )
-        )
+        what = "there is no evidence"
+        rule = rule_of("evidence-missing")
+        findings.append(Finding("evidence-missing", "", root.refs.evidence, rule, what))
     else:
-        try:
-            commits = repo.chain(tips.evidence)
-        except Refused:
-            commits, broken = _readable(repo, tips.evidence)
+        commits, broken = _readable(repo, tips.evidence)
         if broken is None or since is not None:
             last, begin = _begin(repo, commits, since)
         else:
@@ -165,8 +160,11 @@ def _begin(repo: Repo, commits: list[str], since: str | None) -> tuple[str | Non
 
 def _readable(repo: Repo, tip: str) -> tuple[list[str], Finding | None]:
     """The commits from the tip down to the first that cannot be read, oldest first, and what is wrong there."""
-    found: list[str] = []
-    at: str | None = tip
+    try:
+        return repo.chain(tip), None
+    except Refused:
+        found: list[str] = []
+        at: str | None = tip
     while at is not None:
         try:
             parents = repo.commit(at).parents

@@ -1,0 +1,88 @@
+"""What a walk over evidence begins from, what it learns, and where it ends."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from controller.core.trust import CONTROLLER, TrustState
+from controller.ledger import fold
+from controller.ledger.append import RunChain, load
+from controller.ledger.log import Log
+from controller.model.entry import RequestJudged
+from controller.ports import Repo
+from controller.uses.replay_checks import Ask
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What every segment is judged on. `trusts` are all candidates by version: whether main really accepted
+    one is judged afterwards, from `Facts.keys`. `main` maps main's first-parent commits to their position."""
+
+    project: str
+    genesis: str
+    origin: str
+    trusts: Mapping[int, tuple[TrustState, ...]]
+    main: Mapping[str, int]
+    ask: Ask | None = None
+
+
+@dataclass(slots=True)
+class Facts:
+    """What the entries say about the other branches, each with the evidence commit that says it."""
+
+    entries: int = 0
+    runs: int = 0
+    keys: dict[tuple[str, int], tuple[str, str]] = field(default_factory=dict)
+    observed: dict[tuple[str, int], str] = field(default_factory=dict)
+    requests_seen: dict[str, str] = field(default_factory=dict)
+    accepted: list[tuple[str, str]] = field(default_factory=list)
+    refused: dict[str, tuple[str, str]] = field(default_factory=dict)
+    requests: list[tuple[RequestJudged, datetime, int, str]] = field(default_factory=list)
+    locks: list[tuple[str, str, str]] = field(default_factory=list)
+    reverts: dict[tuple[str, str], str | None] = field(default_factory=dict)
+    repaired: list[str] = field(default_factory=list)
+    run_ids: set[str] = field(default_factory=set)
+
+    def join(self, later: Facts) -> None:
+        """Add what a later segment found."""
+        self.entries += later.entries
+        self.runs += later.runs
+        self.keys = later.keys | self.keys
+        self.observed = later.observed | self.observed
+        self.requests_seen = later.requests_seen | self.requests_seen
+        self.refused = later.refused | self.refused
+        self.accepted += later.accepted
+        self.requests += later.requests
+        self.locks += later.locks
+        self.reverts |= later.reverts
+        self.repaired += later.repaired
+        self.run_ids |= later.run_ids
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """Where a segment begins or ends: derived state, log and open chains; equal edges join."""
+
+    state: fold.State = field(default_factory=fold.State)
+    log: Log = field(default_factory=Log)
+    chains: Mapping[str, RunChain] = field(default_factory=dict)
+
+
+def edge_at(repo: Repo, commit: str) -> Edge:
+    """The edge that a commit's tree claims. Raises Refused or Invalid as `append.load`."""
+    ledger = load(repo, commit)
+    return Edge(ledger.state, ledger.log, ledger.chains)
+
+
+def holds_controller(trust: TrustState, key: str, at: datetime) -> bool:
+    """Whether `key` is the controller's at `at` under this trust."""
+    name = trust.principal_of(key, at)
+    return name is not None and trust.holds(name, CONTROLLER)
+
+
+def blob_id(data: bytes) -> str:
+    """The Git object id of a blob with these bytes."""
+    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
