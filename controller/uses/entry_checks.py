@@ -285,6 +285,7 @@ def decisions_replay(seen: Seen, subject: Subject) -> Iterator[Problem]:
             for c in subject.records
             if c.path.startswith(folder)
         }
+        seen.replay.resume(subject.commit, entry)
         yield from seen.replay.check(entry, files)
     seen.replay.add(entry)
 

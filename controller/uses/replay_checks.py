@@ -17,6 +17,7 @@ from controller.core.run import UNANSWERED, Run
 from controller.core.world import RunDocuments
 from controller.errors import LockgateError
 from controller.ledger import dsse
+from controller.ledger.append import run_entries
 from controller.ledger.canonical import canonical, digest, parse_canonical
 from controller.model.documents import Document, Environment, Policy, Release, Strategy
 from controller.model.entry import Entry, Evaluated, Gates, Opened, Verdict
@@ -53,6 +54,18 @@ class Replay:
             self._runs.pop(run, None)
         if entry.kind == "sealed":
             self._runs.pop(run, None)
+
+    def resume(self, commit: str, entry: Entry) -> None:
+        """Follow a run that opened before this walk began (a later segment), from its entries in the tree."""
+        if entry.run is None or entry.run in self._runs:
+            return
+        try:
+            found = run_entries(self._repo, commit, entry.path.rpartition("/")[0])
+            before = [one for one in found if (one.predicate.sequence or 0) < (entry.predicate.sequence or 0)]
+            if before:
+                self._runs[entry.run] = runs.fold(before)
+        except LockgateError:
+            return
 
     def check(self, entry: Entry, files: Mapping[str, bytes]) -> Iterator[Problem]:
         """What does not come out again of one entry; `files` are those its commit added beside it, by path
