@@ -32,6 +32,7 @@ from controller.reconcile.observing import (
     EvidenceBacking,
     MainView,
     Memory,
+    check_root,
     load_evidence,
     new_requests,
     view_main,
@@ -81,6 +82,8 @@ class Reconciler:
         self._actor = Actor(parts)
         self._requests_seen: dict[str, datetime] = {}
         """Ids of judged requests until they expire: an expired one is refused for that already."""
+        self._rooted = False
+        """Whether this process has seen that the repository is the one the trust root names."""
         self._last: tuple[Any, ...] | None = None
         self._seen: tuple[Any, ...] | None = None
         self._next_look: datetime | None = None
@@ -119,6 +122,9 @@ class Reconciler:
             raise no_main(parts.root)
         before = self.ledger
         locks = before.commit is None and _has_locks(parts.repo, tips.main)
+        if not self._rooted:
+            check_root(parts.repo, parts.root, tips.evidence, parts.verify_ssh)
+            self._rooted = True
         self.ledger = load_evidence(parts.repo, tips, before, parts.memory, locks, parts.root.genesis)
         if self.ledger is not before or self.ledger.commit is None:
             self._reload(tips)
