@@ -16,6 +16,7 @@ from typing import Any
 from controller.adapters.git import sshsig
 from controller.adapters.git.keys import FileSigner
 from controller.agent import client as talking
+from controller.agent import outbox as sending
 from controller.agent.client import Client, Talk
 from controller.agent.drivers.process import Scraped
 from controller.agent.executor import Executor
@@ -30,7 +31,9 @@ from controller.model.order import ComponentState, Delivery, Order
 from controller.model.trustroot import TrustRoot
 
 talking.FIRST_DELAY, talking.LAST_DELAY = 0.02, 0.04
-"""A controller that was killed is back within a moment here: agents do not wait long before they dial again."""
+sending.RESEND_SECONDS = 0.1
+"""A controller that was killed is back within a moment here: agents do not wait long before they dial again, nor
+before they send again what it had not acknowledged."""
 _OK, _BAD = (("http_requests_total", (("code", code),)) for code in ("200", "500"))
 
 
