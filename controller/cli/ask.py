@@ -17,10 +17,10 @@ from controller.cli.session import KeyOption, NameOption, RootOption, person, wr
 from controller.errors import Invalid, Refused, UsageError
 
 if TYPE_CHECKING:
-    from controller.adapters.git.repo import GitRepo
     from controller.model.entry import RequestJudged
     from controller.model.request import Verb
     from controller.uses.view import View
+    from controller.wiring.repos import GitRepo
 
 EnvironmentArgument = Annotated[str, typer.Argument(help="The environment.", metavar="ENV")]
 ReasonOption = Annotated[str | None, typer.Option("--reason", help="Why; recorded with the request.")]

@@ -37,9 +37,9 @@ def verify(
     ] = None,
 ) -> None:
     """Verify main, requests and evidence from the pinned root; exit code 1 with each finding."""
-    from controller.adapters.git import sshsig
     from controller.cli import render
     from controller.uses.verify import verify as verify_history
+    from controller.wiring.repos import ask_cel, verify_ssh
 
     root = load_root(_needed(trust_root))
     assert root is not None
@@ -48,7 +48,8 @@ def verify(
         report = verify_history(
             repo,
             root,
-            verify_ssh=sshsig.verify,
+            verify_ssh=verify_ssh,
+            ask=ask_cel(),
             run=run,
             since=since,
             progress=_progress(options.output == "text"),
@@ -104,14 +105,14 @@ def allowed_signers(
     role: Annotated[str | None, typer.Option("--role", help="Only this role's keys.")] = None,
 ) -> None:
     """The allowed-signers file of a role for stock git, derived from the pinned root."""
-    from controller.adapters.git import sshsig
     from controller.uses.allowed_signers import allowed_signers as signers_of
+    from controller.wiring.repos import verify_ssh
 
     root = load_root(_needed(trust_root))
     assert root is not None
     options = context_of(context)
     with viewing(options, trust_root) as found:
-        text = signers_of(found.repo, root, found.accepted or root.genesis, sshsig.verify, role)
+        text = signers_of(found.repo, root, found.accepted or root.genesis, verify_ssh, role)
     lines = [line.split(" ", 2) for line in text.splitlines()]
     options.answer([{"principal": name, "options": terms, "key": key} for name, terms, key in lines], lambda: text)
 

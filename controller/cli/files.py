@@ -17,10 +17,10 @@ from controller.errors import Invalid, Refused, Unavailable, UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from controller.adapters.git.repo import GitRepo
     from controller.model.intent import Intent
     from controller.model.lock import LockedComponent, ReleaseLock
     from controller.uses.view import View
+    from controller.wiring.repos import GitRepo
 
 RefOption = Annotated[str | None, typer.Option("--ref", help="A branch, or a whole commit id.")]
 
@@ -50,10 +50,9 @@ def init(
     ] = None,
 ) -> None:
     """A new repository from the scaffold, with its trust root and first keys outside of it."""
-    from controller.adapters.git.create import GitWorkshop
-    from controller.adapters.git.keys import FileSigner
     from controller.settings import data_dir
     from controller.uses import init as making
+    from controller.wiring.repos import FileSigner, GitWorkshop
 
     options = context_of(context)
     directory = directory.absolute()

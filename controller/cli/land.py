@@ -13,9 +13,9 @@ from controller.cli.session import KeyOption, NameOption, RootOption, person, wr
 from controller.errors import Invalid, LockgateError
 
 if TYPE_CHECKING:
-    from controller.adapters.git.repo import GitRepo
     from controller.core.accept import MainState
     from controller.uses.view import View
+    from controller.wiring.repos import GitRepo
 
 SCHEMA_LINE = "# yaml-language-server: $schema=https://lockgate.dev/schemas/v1/promotion.schema.json\n"
 
@@ -200,12 +200,12 @@ def restore_main(
 
 def judge(repo: GitRepo, found: View, tip: str) -> Landing | None:
     """How main's rules judge it at `tip`, by the controller's own code; None when that cannot be told."""
-    from controller.adapters.git import sshsig
     from controller.core.accept import Terms, genesis_state, judge_main, resume_state
     from controller.ledger.append import Ledger
     from controller.model.trustroot import TrustRoot
     from controller.reconcile.observing import EvidenceBacking
     from controller.uses.view import project_of
+    from controller.wiring.repos import verify_ssh
 
     try:
         project = project_of(found)
@@ -215,7 +215,7 @@ def judge(repo: GitRepo, found: View, tip: str) -> Landing | None:
             state = resume_state(repo, found.state.cursors.main)
         else:
             state = genesis_state(repo, TrustRoot(project=project, genesis=repo.chain(tip)[0]))
-        judged = judge_main(repo, state, tip, backing, Terms(project, repo.main, sshsig.verify))
+        judged = judge_main(repo, state, tip, backing, Terms(project, repo.main, verify_ssh))
     except LockgateError:
         return None
     return _landing(judged, tip)

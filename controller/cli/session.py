@@ -16,11 +16,11 @@ from controller.cli.context import Context
 from controller.errors import Invalid, UsageError
 
 if TYPE_CHECKING:
-    from controller.adapters.git.repo import GitRepo
     from controller.core.trust import TrustState
     from controller.model.trustroot import TrustRoot
     from controller.uses.view import Health, View
     from controller.wiring.people import Person
+    from controller.wiring.repos import GitRepo
 
 RootOption = Annotated[
     Path | None, typer.Option("--trust-root", help="The pinned trust root; names the branches where they differ.")

@@ -11,8 +11,8 @@ from controller.cli.session import RootOption, reading
 from controller.errors import Invalid
 
 if TYPE_CHECKING:
-    from controller.adapters.git.repo import GitRepo
     from controller.uses.story import Timeline
+    from controller.wiring.repos import GitRepo
 
 RunArgument = Annotated[str, typer.Argument(help="The run.", metavar="RUN")]
 WAIT = 1.0

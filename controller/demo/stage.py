@@ -9,13 +9,11 @@ from pathlib import Path
 
 import jinja2
 
-from controller.adapters.git.keys import FileSigner, generate_key
-from controller.adapters.git.people import swap, write_commit
-from controller.adapters.git.repo import GitRepo
 from controller.model.trustroot import TrustRoot
 from controller.settings import data_dir
 from controller.uses.images import build_layout
 from controller.wiring.people import Person, commit_on, merge_branch, now
+from controller.wiring.repos import FileSigner, GitRepo, generate_key, swap, write_commit
 
 PEOPLE = ("alice", "dave", "bob", "carol", "olga", "olivia", "oscar")
 """alice and dave develop, bob and carol review, olga operates, olivia and oscar own."""

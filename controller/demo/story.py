@@ -16,11 +16,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from controller.adapters.git.repo import GitRepo
 from controller.demo.processes import LOCKGATE, Load, Processes
 from controller.demo.stage import Stage, release_file, slot_file
 from controller.errors import LockgateError, Unavailable
 from controller.wiring.people import Person, commit_on, merge_branch, restore
+from controller.wiring.repos import GitRepo
 
 AGENTS: Mapping[str, str] = {
     "dev-1": "dev",

@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
-from controller.adapters.git.keys import FileSigner
+from controller.adapters.git.create import GitWorkshop
+from controller.adapters.git.keys import FileSigner, generate_key
 from controller.adapters.git.locate import git_directory
+from controller.adapters.git.people import swap, write_commit
 from controller.adapters.git.refs import RefFiles
 from controller.adapters.git.repo import GitRepo
+from controller.adapters.git.sshsig import verify as verify_ssh
 from controller.model.trustroot import RootRefs, TrustRoot
 from controller.ports import Signer
+
+__all__ = [
+    "FileSigner",
+    "GitRepo",
+    "GitWorkshop",
+    "ask_cel",
+    "generate_key",
+    "load_key",
+    "read_repo",
+    "swap",
+    "verify_ssh",
+    "write_commit",
+    "write_repo",
+]
 
 
 def read_repo(origin: str, root: TrustRoot | None = None) -> GitRepo:
@@ -46,3 +65,10 @@ def write_repo(origin: str, root: TrustRoot | None = None) -> GitRepo:
 def load_key(path: Path) -> Signer:
     """A private key. Raises Refused("key-permissions"), Invalid("key-unreadable" | "key-unusable")."""
     return FileSigner(path)
+
+
+def ask_cel() -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+    """Answers CEL questions in a worker of its own, which starts with the first one."""
+    from controller.adapters.gates.cel import CelWorker
+
+    return CelWorker().ask
