@@ -25,13 +25,19 @@ _REGULAR = (0o100644, 0o100755)
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """What the controller says of itself, and when it last heard from each agent, as far as it was asked."""
+    """What the controller says of itself, and when it last heard from each agent, as far as it was asked.
+
+    `refused`: names in which polls are refused, and the code. `awaited`: by environment, the targets whose
+    reports are missing; an environment that is not named was not told of.
+    """
 
     state: str
     code: str = ""
     message: str = ""
     at: str | None = None
     agents: Mapping[str, str] = field(default_factory=dict)
+    refused: Mapping[str, str] = field(default_factory=dict)
+    awaited: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -308,11 +308,20 @@ def _orders(found: View, run: Run, what: str) -> Iterator[Blocker]:
         return
     seen = found.health.agents if found.health is not None else {}
     names = [line.target for line in run.ordered.orders]
+    if found.health is not None and found.health.awaited.get(run.environment):
+        waited = set(found.health.awaited[run.environment])
+        names = [name for name in names if name in waited] or names
     shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
     text = f"{what} {shown} is awaited"
     if seen:
         silent = [name for name in names if name not in seen]
         text += f"; never heard of since the controller started: {', '.join(silent)}" if silent else ""
+        quiet = [f"{n} at {seen[n][11:19]} UTC" for n in names if n in seen]
+        text += f"; last heard of {', '.join(quiet[:8])}" if quiet else ""
+    refused = found.health.refused if found.health is not None else {}
+    turned = [f"{name} ({refused[name]})" for name in names if name in refused]
+    if turned:
+        text += f"; calls in the name of {', '.join(turned)} are refused"
     cure = (
         f"see that the agents run; without a report by {_hhmm(run.ordered.deadline)} the target counts as failed"
     )

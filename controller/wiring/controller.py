@@ -25,6 +25,7 @@ from controller.ledger.canonical import digest
 from controller.loop import HealthFile, Loop
 from controller.model.entry import LockMade
 from controller.model.lock import lock_bytes
+from controller.model.order import Report
 from controller.model.trustroot import TrustRoot
 from controller.ports import Registry
 from controller.reconcile.observing import FileMemory

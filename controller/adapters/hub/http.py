@@ -112,6 +112,10 @@ class HttpHub:
         """When each agent's last accepted poll arrived."""
         return self._box.seen()
 
+    def refused(self) -> Mapping[str, str]:
+        """The declared names in which polls are refused, and the code; none once one was accepted."""
+        return self._box.refused()
+
     def delivered(self) -> Mapping[str, datetime]:
         """When each order was first handed out."""
         return self._box.delivered()

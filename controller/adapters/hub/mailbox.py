@@ -81,6 +81,7 @@ class Mailbox:
         self._reported: OrderedDict[str, None] = OrderedDict()
         self._seen: dict[str, datetime] = {}
         self._delivered: OrderedDict[str, datetime] = OrderedDict()
+        self._refused: dict[str, str] = {}
 
     # -- the reconciler's side -------------------------------------------------------------------------
 
@@ -93,6 +94,7 @@ class Mailbox:
                 boxes[name] = old if old is not None and old.key == key else _Box(key)
             self._boxes = boxes
             self._names = {key_id(key.public_key): name for name, key in agents.items()}
+            self._refused = {name: code for name, code in self._refused.items() if name in boxes}
 
     def deliver(self, orders: Sequence[PreparedOrder]) -> None:
         """Offer orders; one that was offered or reported already is ignored. Raises Refused("agent-unknown")."""
@@ -153,6 +155,11 @@ class Mailbox:
         with self._lock:
             return dict(self._seen)
 
+    def refused(self) -> dict[str, str]:
+        """The declared names in which polls are refused, and the code; none once one was accepted."""
+        with self._lock:
+            return dict(self._refused)
+
     def delivered(self) -> dict[str, datetime]:
         """When each order was first handed out."""
         with self._lock:
@@ -165,6 +172,23 @@ class Mailbox:
 
         Raises Refused: agent-unknown, envelope-*, poll-malformed, poll-foreign, clock-skew, nonce-replayed.
         """
+        try:
+            return self._accept(data, now, monotonic)
+        except Refused as error:
+            self._remember_refused(data, error.code)
+            raise
+
+    def _remember_refused(self, data: bytes, code: str) -> None:
+        """Note whom a refused poll claims to be, for people to see: nothing is decided by it."""
+        try:
+            claimed = parse_canonical(split(data).payload)["agent"]
+        except (LockgateError, ValueError, KeyError, TypeError):
+            return
+        with self._lock:
+            if isinstance(claimed, str) and claimed in self._boxes:
+                self._refused[claimed] = code
+
+    def _accept(self, data: bytes, now: datetime, monotonic: float) -> tuple[Poll, list[str]]:
         keyid = split(data).keyid
         with self._lock:
             name = self._names.get(keyid, "")
@@ -194,6 +218,7 @@ class Mailbox:
             self._nonce(box, poll.nonce, monotonic)
             fresh = name not in self._seen
             self._seen[name] = now
+            self._refused.pop(name, None)
             for statement in statements:
                 fresh |= self._take(box, statement)
         if fresh:
