@@ -1,4 +1,4 @@
-"""Agents that are silent, strangers, dead or liars: the stage ends as configured, and status says whom it awaits."""
+"""Agents that are silent, strangers, dead or liars: stages end as configured, and status says whom they await."""
 
 from __future__ import annotations
 
