@@ -9,7 +9,7 @@ import json
 import queue
 import threading
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,8 @@ from controller.ports import Signer
 
 RETRY_SECONDS = 1.0
 MESSAGE_LIMIT = 2000
+TELLING = timedelta(seconds=2)
+"""What is kept of an order's time, at most a tenth of it, to say before the deadline why it was not done."""
 
 Now = Callable[[], datetime]
 
@@ -125,7 +127,7 @@ class Executor:
         states: dict[str, ComponentState] = {}
         code, message, sticker = "ok", f"{order.action} of {order.release}", None
         try:
-            states, sticker = self._carry_out(order, steps)
+            states, sticker = self._carry_out(order, steps, min(TELLING, (order.deadline - begun) / 10))
         except LockgateError as error:
             if self._stopping.is_set():
                 return
@@ -165,13 +167,16 @@ class Executor:
         reached("agent-report-after")
         self._outbox.add(item, envelope, report=True)
 
-    def _carry_out(self, order: Order, steps: _OrderSteps) -> tuple[dict[str, ComponentState], str | None]:
-        """Do what the order says; what is merely out of reach is tried again until the deadline."""
+    def _carry_out(
+        self, order: Order, steps: _OrderSteps, telling: timedelta
+    ) -> tuple[dict[str, ComponentState], str | None]:
+        """Do what the order says; what is out of reach is tried again until `telling` before the deadline."""
         self._check_allowed(order)
         out_of_reach: Unavailable | None = None
         while True:
             left = (order.deadline - self._now()).total_seconds()
-            if left <= 0 and out_of_reach is not None:
+            work = left - telling.total_seconds()
+            if work <= 0 and out_of_reach is not None:
                 raise out_of_reach
             if left <= 0:
                 raise Refused(
@@ -185,7 +190,7 @@ class Executor:
             try:
                 if order.action == "check":
                     return self._compare(order)
-                states = self._driver.deploy(order, left, steps)
+                states = self._driver.deploy(order, work, steps)
                 sticker = write_sticker(self._directory, sticker_for(order, self._now()))
                 reached("agent-sticker-after")
                 return states, sticker
@@ -193,7 +198,8 @@ class Executor:
                 out_of_reach = error
                 pause = error.retry_after or RETRY_SECONDS
                 steps.note(f"waiting {pause:.1f} s: {error}")
-                if pause >= left or self._stopping.wait(pause):
+                until = order.deadline - telling
+                if pause >= (until - self._now()).total_seconds() or self._stopping.wait(pause):
                     raise
 
     def _check(self, order: Order, committed: bool) -> None:

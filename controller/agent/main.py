@@ -174,16 +174,18 @@ class Agent:
     def _puller(self) -> Puller:
         # The HTTP stack is loaded only by an agent that pulls: idle agents stay small.
         from controller.adapters.registries import Registries
-        from controller.adapters.registries.oci import OciRegistry
+        from controller.adapters.registries.oci import Limits, OciRegistry
         from controller.adapters.registries.oci_auth import docker_config_credentials
         from controller.agent.puller import Puller
 
+        # The executor tries again by itself, and looks in between whether the order still stands.
+        limits = Limits(attempts=1)
         config = self._settings.docker_config
         insecure = frozenset(self._settings.insecure)
         if config is None:
-            oci = OciRegistry(insecure=insecure)
+            oci = OciRegistry(insecure=insecure, limits=limits)
         else:
-            oci = OciRegistry(insecure=insecure, credentials=docker_config_credentials(config))
+            oci = OciRegistry(insecure=insecure, limits=limits, credentials=docker_config_credentials(config))
         registries = Registries(oci=oci, images_dir=self._settings.images)
         return Puller(registries, self._directory / "store")
 

@@ -7,7 +7,7 @@ import hashlib
 import os
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -76,12 +76,15 @@ class Puller:
         self._limit = image_limit
         self._lock = threading.Lock()
 
-    def pull(self, repository: str, digest: str, platform: str) -> PulledImage:
+    def pull(
+        self, repository: str, digest: str, platform: str, check: Callable[[], None] = lambda: None
+    ) -> PulledImage:
         """The image at `digest` (a manifest, or an index that holds `platform`), complete and verified.
 
         Raises Refused("digest-mismatch") with the file removed, Refused("platform-mismatch"),
         Refused("image-too-large"), Invalid("platform-missing"), Invalid("layer-unsupported"),
-        Unavailable("disk-full"), and what the registry raises. May be repeated: nothing verified is lost.
+        Unavailable("disk-full"), what the registry raises, and what `check` does, which is called while bytes
+        come. May be repeated: nothing verified is lost.
         """
         if not is_digest(digest):
             raise Invalid(
@@ -96,11 +99,11 @@ class Puller:
             try:
                 self._blobs.mkdir(parents=True, exist_ok=True)
                 self._partial.mkdir(parents=True, exist_ok=True)
-                return self._pull(repository, digest, platform)
+                return self._pull(repository, digest, platform, check)
             except OSError as error:
                 raise write_failed(error, f"store {self._blobs}") from None
 
-    def _pull(self, repository: str, digest: str, platform: str) -> PulledImage:
+    def _pull(self, repository: str, digest: str, platform: str, check: Callable[[], None]) -> PulledImage:
         top = self._manifest(repository, digest)
         answer = top
         if top.media_type in INDEX_TYPES:
@@ -122,10 +125,11 @@ class Puller:
                     got=layer.media_type[:100],
                     cure="build the image with ordinary layers",
                 )
-        config_path = self._blob(repository, config)
+        config_path = self._blob(repository, config, check)
         settings = parse_json_object(config_path.read_bytes(), f"configuration of {where}")
         _check_platform(settings, platform, where)
-        stored = tuple(Layer(layer.media_type, layer.digest, self._blob(repository, layer)) for layer in layers)
+        paths = [self._blob(repository, layer, check) for layer in layers]
+        stored = tuple(Layer(la.media_type, la.digest, path) for la, path in zip(layers, paths, strict=True))
         return PulledImage(repository, top.digest, answer.digest, settings, stored)
 
     def _check_sizes(self, repository: str, digest: str, config: _Descriptor, layers: list[_Descriptor]) -> None:
@@ -148,11 +152,18 @@ class Puller:
         self._store(repository, _Descriptor(answer.media_type, digest, len(answer.body)), iter([answer.body]))
         return answer
 
-    def _blob(self, repository: str, descriptor: _Descriptor) -> Path:
-        return self._store(repository, descriptor, None)
+    def _blob(self, repository: str, descriptor: _Descriptor, check: Callable[[], None]) -> Path:
+        check()
 
-    def _store(self, repository: str, wanted: _Descriptor, chunks: Iterator[bytes] | None) -> Path:
-        """The stored file of a blob, from the store if it is still whole, else from `chunks` or the registry."""
+        def chunks() -> Iterator[bytes]:
+            for chunk in self._registry.blob(repository, descriptor.digest):
+                check()
+                yield chunk
+
+        return self._store(repository, descriptor, chunks())
+
+    def _store(self, repository: str, wanted: _Descriptor, chunks: Iterator[bytes]) -> Path:
+        """The stored file of a blob, from the store if it is still whole, else from `chunks`."""
         name = wanted.digest.removeprefix("sha256:")
         path = self._blobs / name
         if path.is_file() and not path.is_symlink():
@@ -162,7 +173,7 @@ class Puller:
         temporary = self._partial / name
         where = f"{repository}@{wanted.digest}"
         try:
-            got = self._write(temporary, chunks or self._registry.blob(repository, wanted.digest), wanted.size)
+            got = self._write(temporary, chunks, wanted.size)
             if got != wanted.digest:
                 raise digest_mismatch(where, wanted.digest, got)
             temporary.replace(path)

@@ -26,6 +26,7 @@ class Fault:
     truncate: bool = False
     flip: bool = False
     hang: bool = False
+    drip: bool = False
     path: str = "/v2/"
     times: int = 1
 
@@ -164,7 +165,13 @@ def _handler(registry: FaultRegistry) -> type[BaseHTTPRequestHandler]:
                 answer |= fault.headers
                 body = fault.body if fault.body is not None else body
                 body = bytes([body[0] ^ 1]) + body[1:] if fault.flip else body
-            self._send(status, answer, body, truncate=fault is not None and fault.truncate)
+            self._send(
+                status,
+                answer,
+                body,
+                truncate=fault is not None and fault.truncate,
+                drip=fault is not None and fault.drip,
+            )
 
         def _token(self, headers: dict[str, str]) -> tuple[int, dict[str, str], bytes]:
             if registry.token_login is not None:
@@ -175,16 +182,26 @@ def _handler(registry: FaultRegistry) -> type[BaseHTTPRequestHandler]:
             document = {"token": registry.token, "expires_in": registry.token_lifetime}
             return 200, {"Content-Type": "application/json"}, json.dumps(document).encode()
 
-        def _send(self, status: int, headers: dict[str, str], body: bytes, *, truncate: bool) -> None:
+        def _send(self, status: int, headers: dict[str, str], body: bytes, *, truncate: bool, drip: bool) -> None:
             self.send_response(status)
             for key, value in headers.items():
                 self.send_header(key, value)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            if self.command != "HEAD":
+            if drip:
+                self._drip(body)
+            elif self.command != "HEAD":
                 self.wfile.write(body[: len(body) // 2] if truncate else body)
             self.wfile.flush()
             if truncate:
                 self.close_connection = True
+
+        def _drip(self, body: bytes) -> None:
+            """A byte now and then, until the other side hangs up or the registry is told to go on."""
+            with contextlib.suppress(OSError):
+                for place in range(len(body)):
+                    self.wfile.write(body[place : place + 1])
+                    self.wfile.flush()
+                    registry.released.wait(0.1)
 
     return Handler

@@ -37,7 +37,6 @@ _HOST = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?|\[[0-9A-
 _NEXT = re.compile(r'<([^<>]{1,2000})>\s*;[^,]*\brel="?next"?', re.IGNORECASE)
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _RETRIED: Final = frozenset({429, 500, 502, 503, 504})
-_CHUNK: Final = 256 * 1024
 
 
 class Pace(Clock, Protocol):
@@ -194,7 +193,7 @@ class OciRegistry:
                     cure="push the image again",
                 )
             try:
-                yield from response.iter_raw(_CHUNK)
+                yield from response.iter_raw()
             except httpx.TimeoutException:
                 raise _unavailable(where, "registry-timeout", "the registry stopped sending") from None
             except httpx.TransportError:
@@ -235,7 +234,7 @@ class OciRegistry:
         until = self._pace.monotonic() + self._limits.deadline
         parts: list[bytes] = []
         size = 0
-        for chunk in response.iter_raw(_CHUNK):
+        for chunk in response.iter_raw():  # as it comes: a body that drips must not pass the deadline unseen
             parts.append(chunk)
             size += len(chunk)
             if size > MANIFEST_LIMIT:

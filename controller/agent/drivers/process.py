@@ -22,7 +22,7 @@ from controller.agent.drivers.supervisor import Supervisor
 from controller.agent.drivers.versions import Version, Versions
 from controller.agent.probe import Series
 from controller.crashpoints import reached
-from controller.errors import LockgateError
+from controller.errors import LockgateError, Unavailable
 from controller.model.component import Run
 from controller.model.order import ComponentState, Order, OrderComponent
 
@@ -105,7 +105,7 @@ class ProcessDriver:
         """
         until = time.monotonic() + seconds
         steps.check()
-        versions = self._fetch(order, steps)
+        versions = self._fetch(order, until, steps)
         with self._lock:
             if self._services.order != order.id:
                 self._run_first(order, versions, until, steps)
@@ -171,11 +171,23 @@ class ProcessDriver:
 
     # -- steps of a deploy -----------------------------------------------------------------------------
 
-    def _fetch(self, order: Order, steps: Steps) -> dict[str, Version]:
+    def _fetch(self, order: Order, until: float, steps: Steps) -> dict[str, Version]:
+        def check() -> None:
+            steps.check()
+            if time.monotonic() >= until:
+                raise Unavailable(
+                    "pull-late",
+                    "the images do not come in time",
+                    where=f"order {order.id}",
+                    expected="all of them before the deadline",
+                    got="a download that goes on",
+                    cure="give the stage a later deadline, or check the registry and the network",
+                )
+
         reached("agent-pull-before")
         images = {}
         for name, component in order.components.items():
-            images[name] = self._versions.pull(name, component)
+            images[name] = self._versions.pull(name, component, check)
             steps.note(f"pulled {component.repository}@{component.digest}")
         reached("agent-pull-after")
         steps.advance("pulled")

@@ -45,13 +45,16 @@ class Versions:
         self._puller: Puller | None = None
         self._platform = platform
 
-    def pull(self, component: str, order: OrderComponent) -> PulledImage | None:
-        """The verified image in the store; None when its version directory is complete already."""
+    def pull(self, component: str, order: OrderComponent, check: Callable[[], None]) -> PulledImage | None:
+        """The verified image in the store; None when its version directory is complete already.
+
+        `check` is called while bytes come; what it raises ends the pull.
+        """
         if self.find(component, order.digest) is not None:
             return None
         if self._puller is None:
             self._puller = self._make_puller()
-        return self._puller.pull(order.repository, order.digest, self._platform)
+        return self._puller.pull(order.repository, order.digest, self._platform, check)
 
     def unpack(self, component: str, order: OrderComponent, image: PulledImage | None) -> Version:
         """The complete version directory; repeated or interrupted work is done once."""

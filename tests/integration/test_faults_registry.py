@@ -1,0 +1,158 @@
+"""The registry fails in every way it can; nothing unverified runs, the rest goes on, and all heals by itself."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from controller.demo.processes import request
+from tests.support.fault_registry import FaultRegistry
+from tests.support.flow import Flow, environment, flow, strategy, until
+
+AGENTS = {"dev-1": "dev", "dev-2": "dev"}
+CANARY = "".join(f"    - {{percent: {p}, minHealthyTime: 200ms, deadline: 3s}}\n" for p in (50, 100))
+ALWAYS = 1_000_000
+FAULTS: dict[str, dict[str, Any]] = {
+    "1.0.0": {"status": 401},
+    "1.0.1": {"status": 404},
+    "1.0.2": {"status": 429, "headers": {"Retry-After": "3600"}},
+    "1.0.3": {"status": 500},
+    "1.0.4": {"truncate": True},
+    "1.0.5": {"flip": True},
+    "1.0.6": {"hang": True},
+}
+"""The release's version → how the registry fails for it."""
+
+
+@contextlib.contextmanager
+def _shop(folder: Path, on_failure: str = "rollback") -> Iterator[tuple[Flow, FaultRegistry]]:
+    files = {
+        "environments/dev.yaml": environment("dev", onFailure=on_failure),
+        "strategies/dev.yaml": strategy("dev", CANARY),
+    }
+    with (
+        FaultRegistry(folder / "images").running() as registry,
+        flow(folder, AGENTS, files=files, repository=f"{registry.host}/api") as shop,
+    ):
+        assert shop.stage.images == registry.images
+        shop.start()
+        try:
+            yield shop, registry
+        finally:
+            registry.released.set()
+
+
+def test_what_cannot_be_resolved_stays_unlocked_until_it_can(tmp_path: Path) -> None:
+    with _shop(tmp_path) as (shop, registry):
+        for version, fault in FAULTS.items():
+            shop.image(version)
+            registry.fault(path=f"/manifests/v{version}", times=ALWAYS, **fault)
+        broken = [shop.release(version) for version in FAULTS]
+        until("every faulty tag was asked for", lambda: _asked(registry) == set(FAULTS))
+        shop.deploy("dev", "1.1.0")
+        assert not [name for name in broken if shop.main_file(f"releases/{name}.lock.yaml")]
+        assert shop.health()["state"] == "running" and shop.status()["health"]["state"] == "running"
+        registry.faults.clear()
+        registry.released.set()
+        for name in broken:
+            shop.locked(name)
+        shop.promote("dev", broken[-1])
+        shop.ends("dev", broken[-1], "completed")
+        shop.check_dense()
+        shop.verify()
+
+
+def _asked(registry: FaultRegistry) -> set[str]:
+    return {path.rpartition("/v")[2] for path in registry.paths()} & set(FAULTS)
+
+
+PULLS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "1.1.0": ("registry-unauthorized", "/manifests/sha256:", {"status": 401}),
+    "1.1.1": ("blob-not-found", "/blobs/", {"status": 404}),
+    "1.1.2": ("registry-busy", "/manifests/sha256:", {"status": 429, "headers": {"Retry-After": "3600"}}),
+    "1.1.3": ("digest-mismatch", "/blobs/", {"flip": True}),
+    "1.1.4": ("digest-mismatch", "/manifests/sha256:", {"flip": True}),
+    "1.1.5": ("registry-unavailable", "/manifests/sha256:", {"status": 500}),
+    "1.1.6": ("registry-truncated", "/blobs/", {"truncate": True}),
+}
+"""The release's version → the code an agent reports, and how the registry fails for its pull."""
+
+
+def test_what_cannot_be_pulled_is_rolled_back_and_the_former_version_runs_on(tmp_path: Path) -> None:
+    with _shop(tmp_path) as (shop, registry):
+        former = shop.deploy("dev", "1.0.0")
+        before = _runs(shop)
+        for version, (code, path, fault) in PULLS.items():
+            name = _promote(shop, registry, version, path, fault)
+            state = shop.ends("dev", name, "rolled_back")
+            registry.faults.clear()
+            assert _results(shop, name) == [("failed", code)], version
+            assert state["release"] == former and _runs(shop) == before, version
+        shop.deploy("dev", "1.2.0")
+        shop.check_dense()
+        shop.verify()
+
+
+def test_what_cannot_be_pulled_pauses_the_run_if_configured(tmp_path: Path) -> None:
+    with _shop(tmp_path, on_failure="pause") as (shop, registry):
+        former = shop.deploy("dev", "1.0.0")
+        before = _runs(shop)
+        name = _promote(shop, registry, "1.1.0", "/blobs/", {"flip": True})
+        until("the run is paused", lambda: shop.status()["open"].get("dev") == "paused")
+        assert _results(shop, name) == [("failed", "digest-mismatch")]
+        assert shop.state("dev")["release"] == former and _runs(shop) == before
+
+
+@pytest.mark.parametrize("slow", ["hang", "drip"])
+def test_a_pull_that_does_not_end_gives_way_to_the_rollback(tmp_path: Path, slow: str) -> None:
+    with _shop(tmp_path) as (shop, registry):
+        former = shop.deploy("dev", "1.0.0")
+        before = _runs(shop)
+        name = _promote(shop, registry, "1.1.0", "/blobs/", {slow: True})
+        if slow == "hang":
+            until("the rollback is ordered", lambda: _orders(shop, name)[-1] == "rollback")
+            registry.released.set()
+        state = shop.ends("dev", name, "rolled_back")
+        # An agent that hears nothing at all cannot even say so in time; one that sees bytes come can.
+        said = ("unreported", "no-report") if slow == "hang" else ("failed", "pull-late")
+        assert _results(shop, name) == [said]
+        assert state["release"] == former and _runs(shop) == before
+
+
+def _promote(shop: Flow, registry: FaultRegistry, version: str, path: str, fault: dict[str, Any]) -> str:
+    """Promote a new version that the registry will not give to agents; the release's name."""
+    shop.image(version)
+    name = shop.release(version)
+    shop.locked(name)
+    registry.fault(path=path, times=ALWAYS, **fault)
+    shop.promote("dev", name)
+    return name
+
+
+def _of(shop: Flow, release: str, kind: str) -> list[dict[str, Any]]:
+    entries = [one for one in shop.entries() if one["what"].get("release") == release]
+    return [one["detail"] for one in entries if one["kind"] == kind]
+
+
+def _orders(shop: Flow, release: str) -> list[str]:
+    return [str(one["action"]) for one in _of(shop, release, "ordered")] or [""]
+
+
+def _results(shop: Flow, release: str) -> list[tuple[str, str]]:
+    """(result, code) of every target of a release's one canary stage, as the evidence has them."""
+    (deployed,) = _of(shop, release, "deployed")
+    return [(one["result"], one["code"]) for one in deployed["results"]]
+
+
+def _runs(shop: Flow) -> list[tuple[str, dict[str, str]]]:
+    """Where each agent's service answers, and the digests on its sticker."""
+    found = []
+    for agent in shop.agents:
+        where = shop.processes.endpoint(agent, "api")
+        assert where is not None and request(f"{where}/") == 200
+        found.append((where, shop.sticker(agent)["digests"]))
+    return found
