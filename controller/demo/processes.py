@@ -27,6 +27,8 @@ class Processes:
 
     def __init__(self, stage: Stage, environ: Mapping[str, str] | None = None) -> None:
         self.stage = stage
+        self.repo = str(stage.origin)
+        """The origin as the controller is told of it."""
         self.address = f"127.0.0.1:{free_port()}"
         self._environ = {**os.environ, **(environ or {})}
         self.controller: subprocess.Popen[bytes] | None = None
@@ -39,7 +41,7 @@ class Processes:
         stage = self.stage
         command = [
             *LOCKGATE,
-            *("--repo", str(stage.origin), "controller", "--trust-root", str(stage.trust_root)),
+            *("--repo", self.repo, "controller", "--trust-root", str(stage.trust_root)),
             *("--signing-key", str(stage.keys / "controller"), "--state-dir", str(stage.state)),
             *("--listen", self.address, "--images", str(stage.images), "--poll", poll, *options),
         ]

@@ -11,6 +11,7 @@ import pytest
 
 from controller.wiring.people import Person, commit_on
 from tests.support.flow import Flow, flow, until
+from tests.support.git_servers import http_server
 
 DEV = {"dev-1": "dev"}
 
@@ -42,25 +43,54 @@ def test_an_origin_that_vanishes_and_comes_back(shop: Flow) -> None:
     _goes_on(shop, "1.1.0")
 
 
+def _arm(shop: Flow, script: str) -> Path:
+    """Let the origin run this before it takes a push."""
+    hook = shop.stage.origin / "hooks" / "pre-receive"
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text(f"#!/bin/sh\n{script}\n")
+    hook.chmod(0o755)
+    return hook
+
+
 def test_an_origin_that_rejects_pushes(shop: Flow) -> None:
     shop.start()
     shop.deploy("dev", "1.0.0")
-    tip = shop.tip()
-    hook = shop.stage.origin / "hooks" / "pre-receive"
-    hook.parent.mkdir(exist_ok=True)
-    hook.write_text("#!/bin/sh\necho 'closed for today' >&2\nexit 1\n")
+    shop.stop_controller()
     shop.image("1.1.0")
-    # People's tools would be refused by the hook as well: what they push lands before it counts.
     name = shop.release("1.1.0")
-    hook.chmod(0o755)
-    if shop.tip() == tip:
-        said = shop.says("push-rejected")
-        assert "closed for today" in said["message"] and said["state"] in ("stalled", "unavailable")
-        assert shop.tip() == tip
+    shop.promote("dev", name)
+    tip, main = shop.tip(), shop.tip("main")
+    hook = _arm(shop, "echo 'closed for today' >&2; exit 1")
+    shop.processes.start_controller(poll="1s")
+    said = shop.says("push-rejected")
+    assert "closed for today" in said["message"] and said["state"] in ("stalled", "unavailable")
+    assert (shop.tip(), shop.tip("main")) == (tip, main)
     hook.unlink()
     shop.says("")
-    shop.locked(name)
+    shop.ends("dev", name, "completed")
     _goes_on(shop, "1.2.0")
+
+
+def test_an_http_origin_that_goes_down_and_comes_back(tmp_path: Path) -> None:
+    with flow(tmp_path / "work", DEV) as shop:
+        shop.git("config", "http.receivepack", "true")
+        with http_server(tmp_path / "one", shop.stage.folder) as server:
+            port = int(server.prefix.rpartition(":")[2])
+            shop.processes.repo = server.url(shop.stage.origin)
+            shop.start()
+            shop.deploy("dev", "1.0.0")
+            shop.image("1.1.0")
+            name = shop.release("1.1.0")
+            shop.locked(name)
+        tip = shop.tip()
+        shop.promote("dev", name)
+        assert shop.says("origin-unavailable")["state"] == "unavailable"
+        assert shop.tip() == tip
+        with http_server(tmp_path / "two", shop.stage.folder, port):
+            shop.says("", 30)
+            shop.ends("dev", name, "completed")
+            _goes_on(shop, "1.2.0")
+            shop.stop_controller()
 
 
 def test_main_rewritten_and_put_back(shop: Flow) -> None:

@@ -93,10 +93,13 @@ def ssh_server(home: Path, root: Path) -> Iterator[GitServer]:
 
 
 @contextlib.contextmanager
-def http_server(home: Path, root: Path) -> Iterator[GitServer]:
-    """nginx in front of git http-backend; repositories below `root` need http.receivepack=true to be pushed to."""
+def http_server(home: Path, root: Path, port: int = 0) -> Iterator[GitServer]:
+    """nginx in front of git http-backend; repositories below `root` need http.receivepack=true to be pushed to.
+
+    `port` 0 takes a free one.
+    """
     home.mkdir(parents=True, exist_ok=True)
-    port, wrap = free_port(), home / "fcgi.sock"
+    port, wrap = port or free_port(), home / "fcgi.sock"
     user = "user root;" if os.geteuid() == 0 else ""
     temporary = "".join(
         f"{kind}_temp_path {home}/{kind};\n" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
