@@ -277,7 +277,7 @@ def stage_samples(run: Run, inbox: Sequence[AgentStatement], now: datetime) -> d
 def judge_stage(desk: Desk, run: Run) -> bool:
     """Record the stage's verdict when there is one."""
     documents = desk.documents[run.id]
-    stage, metrics = stage_of(run, documents), metrics_of(run, documents)
+    metrics = metrics_of(run, documents)
     statements = stage_samples(run, desk.world.inbox, desk.now)
     verdict = verdict_of(run, documents, statements, desk.now)
     if verdict.verdict is None:
@@ -305,7 +305,7 @@ def judge_stage(desk: Desk, run: Run) -> bool:
         text,
         targets=run.deployed,
         why={"criteria": [f"{c.name}: {c.message}" for c in verdict.criteria], "metrics": sorted(metrics)},
-        files=_report_file(run, f"stage-{run.stage + 1}-samples", lines) if stage is not None else {},
+        files=_report_file(run, f"stage-{run.stage + 1}-samples", lines),
     )
     return True
 

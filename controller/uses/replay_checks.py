@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from controller.core import run as runs
 from controller.core.gates import PURE, Answer, Gate, config_of, interpret, question_for, verdict_from
 from controller.core.parse import parse
-from controller.core.rolling import chosen_verdict, stage_of, verdict_of
+from controller.core.rolling import chosen_verdict, verdict_of
 from controller.core.run import UNANSWERED, Run
 from controller.core.world import RunDocuments
 from controller.errors import LockgateError
@@ -140,8 +140,8 @@ class Replay:
         self, run: Run, entry: Entry, detail: Evaluated, files: Mapping[str, bytes]
     ) -> Iterator[Problem]:
         documents = self._documents(run)
-        if documents is None or stage_of(run, documents) is None:
-            return  # a rollback's one plain stage has no samples of its own on record
+        if documents is None:
+            return
         statements: dict[str, list[AgentStatement]] = {}
         for name, data in files.items():
             if name.startswith("reports/"):
