@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import subprocess
+import threading
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from controller.wiring.controller import Controller, ControllerSettings
 from controller.wiring.people import Person, commit_on
 from tests.support.flow import Flow, flow, until
 from tests.support.git_servers import http_server
@@ -91,6 +94,50 @@ def test_an_http_origin_that_goes_down_and_comes_back(tmp_path: Path) -> None:
             shop.ends("dev", name, "completed")
             _goes_on(shop, "1.2.0")
             shop.stop_controller()
+
+
+def test_an_origin_that_takes_a_push_after_git_was_given_up(shop: Flow) -> None:
+    """The hook sleeps longer than git may take: the push is cut off, and may or may not land later."""
+    agents = shop.processes
+    (shop.stage.folder / "controller.log").write_text("")
+    slept = shop.stage.folder / "slept"
+    settings = ControllerSettings(
+        repo=str(shop.stage.origin),
+        trust_root=shop.stage.trust_root,
+        signing_key=shop.stage.keys / "controller",
+        state_dir=shop.stage.state,
+        listen=agents.address,
+        images=shop.stage.images,
+        poll=timedelta(seconds=1),
+        git_timeout=1.0,
+    )
+    controller = Controller(settings)
+    thread = threading.Thread(target=controller.run)
+    thread.start()
+    try:
+        agents.start_agent("dev-1", "dev")
+        shop.deploy("dev", "1.0.0")
+        shop.image("1.2.0")
+        # People's git has patience, and the hook is theirs to pass: only the evidence is slow, twice.
+        _arm(
+            shop,
+            f"grep -q lockgate/evidence || exit 0\n[ $(wc -l < {slept}) -ge 2 ] && exit 0\n"
+            f"echo once >> {slept}\nsleep 2",
+        )
+        slept.write_text("")
+        later = shop.release("1.2.0")
+        shop.says("origin-unavailable")
+        shop.locked(later, 30)
+        shop.promote("dev", later)
+        shop.ends("dev", later, "completed")
+        shop.says("")
+        assert slept.read_text() == "once\n" * 2
+        shop.check_dense()
+        shop.verify()
+    finally:
+        controller.stop()
+        thread.join(15)
+    assert not thread.is_alive()
 
 
 def test_main_rewritten_and_put_back(shop: Flow) -> None:
