@@ -100,9 +100,19 @@ class Actor:
     def _where(self, ledger: Ledger, run: Run) -> Recorded:
         """The entry that ordered the run's last batch, and the log as it stands now."""
         entry = next(e for e in reversed(ledger.open_entries[run.id]) if e.kind == "ordered")
-        assert ledger.commit is not None
         state = LogState(size=ledger.log.size, root="sha256:" + ledger.log.root.hex())
-        return Recorded(entry.predicate.index, ledger.commit, state, entry.predicate.at)
+        return Recorded(entry.predicate.index, self._committed(ledger, entry.path), state, entry.predicate.at)
+
+    def _committed(self, ledger: Ledger, path: str) -> str:
+        """The commit that added an entry: the same for an order offered again after a restart.
+
+        Walks back from the tip, as many commits as were recorded since.
+        """
+        assert ledger.commit is not None
+        repo, commit = self._parts.repo, ledger.commit
+        while (parents := repo.commit(commit).parents) and repo.file(parents[0], path) is not None:
+            commit = parents[0]
+        return commit
 
     def _acknowledge(self, runs: Mapping[str, Run]) -> None:
         done = [s.digest for s in self._parts.hub.inbox() if settled(s, runs)]

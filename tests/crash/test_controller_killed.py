@@ -11,6 +11,7 @@ import fcntl
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ PASSED = {
     "fail": {*RECORDING, *ORDERING, *TAKING, *MAIN},
 }
 PUSHING = {"push-before", "push-after"}
-"""Passed only where the origin is pushed to, which this story's is not."""
+"""Passed only where the origin is pushed to: see the end of this file."""
 TRIES = 3
 UNREACHED = 0.1
 """The share of all enumerated passages that may turn out not to exist in any of the tries."""
@@ -150,3 +151,29 @@ def test_a_controller_killed_here_changes_nothing(
             assert log.read_text().split().count(point) < number
         else:
             unreached.add(f"{name} {point}:{number}")
+
+
+HOOK = """#!/bin/sh
+cat >> received
+"""
+
+
+@pytest.mark.parametrize(("point", "number"), [("push-before", 2), ("push-after", 2)])
+def test_a_controller_killed_around_a_push(
+    begun: dict[str, Begun], forks: Forks, tmp_path: Path, point: str, number: int
+) -> None:
+    """An origin with a hook is pushed to: the killed push was received once or not at all, and nothing twice."""
+    stage = project.copy(begun["promote"].stage, tmp_path / "hooked")
+    hook = stage.origin / "hooks" / "post-receive"
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text(HOOK)
+    hook.chmod(0o755)
+    log = stage.folder / "points"
+    play = Play(stage, forks)
+    part = next(p for p in PARTS if p.name == "promote")
+    told = play.run(part, {"LOCKGATE_CRASH_AT": f"{point}:{number}", "LOCKGATE_CRASH_LOG": str(log)})
+    assert told == begun["promote"].told
+    assert play.crashes == 1 and passages(log)[-1] == (point, number)
+    received = [line.split() for line in (stage.origin / "received").read_text().splitlines()]
+    moves = [(old, new) for old, new, ref in received if ref.endswith("lockgate/evidence")]
+    assert all(new == old for (_, new), (old, _) in pairwise(moves)), "a push on something else than the last"

@@ -69,8 +69,8 @@ def test_two_controllers_write_one_history(play: Play) -> None:
 
 
 def test_the_other_goes_on_when_one_is_killed(play: Play) -> None:
-    """The controller that agents talk to is killed holding the branch's lock; another takes its address over
-    while a third process has watched all along."""
+    """The controller that agents talk to is killed once it offered the second stage's order; another takes its
+    address over while a third process has watched all along."""
     stage, rival = play.stage, None
     watch = Watch(stage)
     try:
@@ -80,7 +80,7 @@ def test_the_other_goes_on_when_one_is_killed(play: Play) -> None:
         _wait(watch, [rival], lambda: watch.locked(project.GOOD) and watch.settled())
         play.controller = play.start({"LOCKGATE_CRASH_AT": "deliver-after:2"})
         project.promote(stage, project.GOOD)
-        # Nobody but the first can reach the agents: it dies once it ordered the second stage.
+        # Nobody but the first can reach the agents, whoever recorded the order.
         _wait(watch, [rival], lambda: play.controller is not None and play.controller.ended())
         assert play.controller is not None and play.controller.status == -signal.SIGKILL
         play.controller = play.start({}, "third-state")
@@ -89,6 +89,42 @@ def test_the_other_goes_on_when_one_is_killed(play: Play) -> None:
         assert [controller.end(signal.SIGTERM) for controller in (play.controller, rival)] == [0, 0]
         runs = _checked(play)["runs"]
         assert [lines[-1][1] for lines in runs.values()] == ["COMPLETED"]
+    finally:
+        watch.close()
+        if rival is not None:
+            rival.end()
+
+
+@pytest.mark.parametrize("point", ["swap-locked", "swap-moved", "record-after"])
+def test_the_rival_goes_on_recording(play: Play, point: str) -> None:
+    """The controller that wrote last (or was about to, holding the branch's lock) is killed: the one beside it
+    locks the next release and opens the next run, though no agent knows its address."""
+    stage, rival = play.stage, None
+    watch = Watch(stage)
+    try:
+        project.release(stage, project.GOOD)
+        play.controller = play.start({})
+        rival = play.start({}, "rival-state", f"127.0.0.1:{free_port()}")
+        _wait(watch, [play.controller, rival], lambda: watch.locked(project.GOOD) and watch.settled())
+        assert play.controller.end(signal.SIGTERM) == 0
+        # The rival stands still, so that the other is the one that writes, and dies of it.
+        rival.send(signal.SIGSTOP)
+        project.release(stage, project.BAD)
+        first = play.start({"LOCKGATE_CRASH_AT": point})
+        _wait(watch, [rival], first.ended)
+        assert first.status == -signal.SIGKILL
+        rival.send(signal.SIGCONT)
+        _wait(watch, [rival], lambda: watch.locked(project.BAD) and watch.settled())
+        project.promote(stage, project.GOOD)
+        _wait(watch, [rival], lambda: watch.ordered() and watch.settled())
+        play.controller = play.start({}, "third-state")
+        play.dial()
+        _wait(watch, [play.controller, rival], lambda: watch.phase() == (project.GOOD, "completed"))
+        _wait(watch, [rival], lambda: not any(agent.journal.unacknowledged() for agent in play.agents))
+        assert [controller.end(signal.SIGTERM) for controller in (play.controller, rival)] == [0, 0]
+        story = _checked(play)
+        assert [e[2] for e in story["events"] if e[0] == "lock"] == [project.GOOD, project.BAD]
+        assert [lines[-1][1] for lines in story["runs"].values()] == ["COMPLETED"]
     finally:
         watch.close()
         if rival is not None:

@@ -68,10 +68,14 @@ class Forked:
             os.close(self._handle)
         return self.status is not None
 
+    def send(self, number: int) -> None:
+        """Send a signal and go on."""
+        signal.pidfd_send_signal(self._handle, number)
+
     def end(self, number: int = signal.SIGKILL) -> int:
         """Send a signal and wait for the end."""
         if not self.ended():
-            signal.pidfd_send_signal(self._handle, number)
+            self.send(number)
             select.select([self._handle], [], [], 20)
             assert self.ended(), "the controller does not end"
         assert self.status is not None

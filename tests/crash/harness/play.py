@@ -49,6 +49,11 @@ class Watch:
         last = self._json("state/dev.json").get("lastRun") or {}
         return last.get("release"), last.get("phase")
 
+    def ordered(self) -> bool:
+        """Whether any run has ordered anything."""
+        tip = self._seen.evidence
+        return tip is not None and any("-ordered." in path for path, _ in self._repo.files(tip, "runs"))
+
     def slot(self) -> str:
         file = self._repo.file(self._seen.main, "promotions/dev.yaml")
         return self._repo.read(file.blob).decode() if file is not None else ""

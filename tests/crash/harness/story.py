@@ -151,14 +151,15 @@ def _sticker(folder: Path) -> dict[str, Any] | None:
 
 
 def _sticker_is_backed(repo: GitRepo, tip: str, folder: Path) -> None:
-    """The commit on a sticker holds the entry that gave the order."""
+    """The commit on a sticker is the one that added the entry which gave the order."""
     sticker = _sticker(folder)
     if sticker is None:
         return
     commit = str(sticker["evidenceCommit"])
     assert repo.is_ancestor(commit, tip)
-    ordered = [e for e in _entries(repo, commit) if e.kind == "ordered"]
-    assert any(sticker["order"] in {line.id for line in e.detail.orders} for e in ordered)
+    added = [c.path for c in repo.changes(repo.commit(commit).parents[0], commit) if c.new is not None]
+    entries = [e for e in _entries(repo, commit) if e.kind == "ordered" and e.path in added]
+    assert any(sticker["order"] in {line.id for line in e.detail.orders} for e in entries)
 
 
 def _plain(text: str) -> str:
