@@ -235,6 +235,31 @@ def test_a_state_directory_that_cannot_be_written(tmp_path: Path) -> None:
         (tmp_path / "controller.log").write_text("")
 
 
+def test_a_state_directory_that_is_read_only(tmp_path: Path) -> None:
+    """What the state directory holds can be lost, so the controller goes on from Git without it."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(disk)], check=True)
+    try:
+        with flow(tmp_path / "work", DEV) as shop:
+            shop.stage.state = disk / "state"
+            shop.start()
+            shop.deploy("dev", "1.0.0")
+            shop.stop_controller()
+            subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+            shop.processes.start_controller(poll="1s")
+            shop.deploy("dev", "1.1.0")
+            assert shop.status()["health"]["state"] == "running"
+            shop.stop_controller()
+            subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
+            shop.processes.start_controller(poll="1s")
+            shop.says("")
+            _goes_on(shop, "1.2.0")
+            shop.stop_controller()
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
 def test_a_full_disk(tmp_path: Path) -> None:
     """Origin and state directory on a small file system of their own, filled to the last byte."""
     disk = tmp_path / "disk"
