@@ -35,7 +35,7 @@ class Watch:
         """Whether any branch moved since the last call."""
         tips = self._repo.observe()
         before, self._seen = self._seen, tips
-        return tips != before
+        return bool(tips != before)
 
     def settled(self) -> bool:
         """Whether main is accepted as it stands."""

@@ -82,7 +82,7 @@ def _runs(entries: list[Entry], roles: dict[str, dict[str, str]]) -> dict[str, l
         detail = entry.detail
         named = roles.get(entry.run, {})
         targets = sorted(named.get(target, "another target") for target in entry.predicate.what.targets)
-        line = [entry.kind, entry.predicate.result, targets]
+        line: list[Any] = [entry.kind, entry.predicate.result, targets]
         line += [
             getattr(detail, name, None) for name in ("stage", "attempt", "action", "verdict", "phase", "code")
         ]
