@@ -72,7 +72,8 @@ def run_agent(settings: AgentSettings) -> int:
     agent = Agent(settings)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+        # By a thread: a handler could interrupt the wait below just while it holds the event's own lock.
+        signal.signal(number, lambda *_: threading.Thread(target=stop.set, daemon=True).start())
     agent.start()
     stop.wait()
     agent.stop()

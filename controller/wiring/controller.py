@@ -152,8 +152,9 @@ class Controller:
             raise error
 
     def stop(self) -> None:
-        """End `run` soon; safe in a signal handler."""
-        self.loop.stop()
+        """End `run` soon; for signal handlers too: they interrupt the loop anywhere, also while it holds a lock
+        that stopping needs, so the stopping is done by a thread of its own."""
+        threading.Thread(target=self.loop.stop, name="stop", daemon=True).start()
 
     def close(self) -> None:
         """Release everything; whatever is recorded goes on at the next start."""
