@@ -14,7 +14,7 @@ from tests.support.fault_registry import FaultRegistry
 from tests.support.flow import Flow, environment, flow, strategy, until
 
 AGENTS = {"dev-1": "dev", "dev-2": "dev"}
-CANARY = "".join(f"    - {{percent: {p}, minHealthyTime: 200ms, deadline: 3s}}\n" for p in (50, 100))
+CANARY = "".join(f"    - {{percent: {p}, minHealthyTime: 200ms, deadline: 5s}}\n" for p in (50, 100))
 ALWAYS = 1_000_000
 FAULTS: dict[str, dict[str, Any]] = {
     "1.0.0": {"status": 401},
