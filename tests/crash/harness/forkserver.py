@@ -91,9 +91,12 @@ def _serve() -> None:
             _, status = os.waitpid(request["wait"], 0)
             answer = {"status": os.waitstatus_to_exitcode(status)}
         else:
+            # A SIGTERM that comes before the controller can be stopped waits until it can.
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
             pid = os.fork()
             if not pid:
                 _become(request)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
             answer = {"pid": pid}
         sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
@@ -128,6 +131,7 @@ def _control(request: dict[str, Any]) -> int:
     _log_to_stderr()
     made = Controller(ControllerSettings(**values, poll=timedelta(seconds=5)))
     signal.signal(signal.SIGTERM, lambda *_: made.stop())
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     made.run()
     return 0
 
