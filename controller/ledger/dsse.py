@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 
 from controller.errors import Invalid, Refused
 from controller.ledger.canonical import parse
-from controller.model.keys import PublicKey, key_id, public_key
+from controller.model.keys import PublicKey, ed25519_holds, key_id, public_key
 from controller.ports import Signer
 
 STATEMENT_PAYLOAD = "application/vnd.in-toto+json"
@@ -138,8 +138,8 @@ def verify_raw(key: PublicKey, signature: bytes, data: bytes) -> bool:
     """
     try:
         if isinstance(key, Ed25519PublicKey):
-            key.verify(signature, data)
-        elif isinstance(key, EllipticCurvePublicKey):
+            return ed25519_holds(key.public_bytes_raw(), signature, data)
+        if isinstance(key, EllipticCurvePublicKey):
             key.verify(signature, data, ECDSA(_CURVE_HASHES[key.curve.name]))
         else:
             key.verify(signature, data, PKCS1v15(), hashes.SHA256())

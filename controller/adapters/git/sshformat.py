@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 
 from controller.errors import Refused
+from controller.model.keys import ed25519_holds
 
 BEGIN: Final = b"-----BEGIN SSH SIGNATURE-----"
 END: Final = b"-----END SSH SIGNATURE-----"
@@ -175,10 +176,10 @@ def _check(blob: bytes, signature: bytes, signed: bytes) -> None:
             if not flags[0] & _USER_PRESENT:
                 raise invalid("a security key that nobody touched")
             hashed = hashlib.sha256(application).digest() + flags + counter + hashlib.sha256(signed).digest()
-            key.verify(raw, hashed)
+            _ed25519(key, raw, hashed)
         elif isinstance(key, ed25519.Ed25519PublicKey):
             _same(algorithm, kind)
-            key.verify(raw, signed)
+            _ed25519(key, raw, signed)
         elif isinstance(key, ec.EllipticCurvePublicKey):
             _same(algorithm, kind)
             numbers = _Reader(raw)
@@ -193,6 +194,11 @@ def _check(blob: bytes, signature: bytes, signed: bytes) -> None:
     except InvalidSignature as error:
         raise invalid("other bytes than were signed, or another key") from error
     fields.end()
+
+
+def _ed25519(key: ed25519.Ed25519PublicKey, signature: bytes, data: bytes) -> None:
+    if not ed25519_holds(key.public_bytes_raw(), signature, data):
+        raise InvalidSignature
 
 
 def _same(algorithm: bytes, kind: bytes) -> None:
@@ -233,10 +239,8 @@ def verify(armored: str | bytes, data: bytes, namespace: str) -> str:
     if (known := _ed25519_head(blob[:-_ED25519_SIGNATURE], namespace)) is not None:
         # Signatures of one Ed25519 key in one namespace differ in nothing but their last 64 bytes.
         loaded, hashed, public = known
-        try:
-            loaded.verify(blob[-_ED25519_SIGNATURE:], _signed_blob(data, namespace.encode(), hashed))
-        except InvalidSignature as error:
-            raise invalid("other bytes than were signed, or another key") from error
+        if not ed25519_holds(loaded, blob[-_ED25519_SIGNATURE:], _signed_blob(data, namespace.encode(), hashed)):
+            raise invalid("other bytes than were signed, or another key")
         return public
     fields = _Reader(blob)
     if fields.take(len(_MAGIC)) != _MAGIC or fields.take(4) != _VERSION:
@@ -254,8 +258,8 @@ def verify(armored: str | bytes, data: bytes, namespace: str) -> str:
 
 
 @lru_cache(maxsize=1024)
-def _ed25519_head(head: bytes, namespace: str) -> tuple[ed25519.Ed25519PublicKey, bytes, str] | None:
-    """(key, hash, OpenSSH text) when `head` and 64 more bytes are a well-formed Ed25519 signature in the
+def _ed25519_head(head: bytes, namespace: str) -> tuple[bytes, bytes, str] | None:
+    """(raw key, hash, OpenSSH text) when `head` and 64 more bytes are a well-formed Ed25519 signature in the
     namespace; None for everything else, which is read field by field."""
     for algorithm in _HASHES:
         ending = (
@@ -276,7 +280,7 @@ def _ed25519_head(head: bytes, namespace: str) -> tuple[ed25519.Ed25519PublicKey
         except Refused:
             return None
         if kind == b"ssh-ed25519" and isinstance(loaded, ed25519.Ed25519PublicKey):
-            return loaded, algorithm, _public_text(key)
+            return loaded.public_bytes_raw(), algorithm, _public_text(key)
     return None
 
 
@@ -344,7 +348,7 @@ def verify_raw(public_key: str, signature: bytes, data: bytes) -> None:
     kind, key, _ = _load_key(blob)
     try:
         if isinstance(key, ed25519.Ed25519PublicKey) and kind != _SK_ED25519:
-            key.verify(signature, data)
+            _ed25519(key, signature, data)
         elif isinstance(key, rsa.RSAPublicKey):
             key.verify(signature, data, padding.PKCS1v15(), hashes.SHA256())
         elif isinstance(key, ec.EllipticCurvePublicKey):
