@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from controller.adapters.git import sshsig
-from controller.adapters.git.keys import FileSigner
+from controller.adapters.signers import open_signer
 from controller.agent.client import Client, Talk
 from controller.agent.clock import ControllerTime
 from controller.agent.drivers.process import ProcessDriver
@@ -51,7 +51,7 @@ class AgentSettings:
     trust_root: Path
     name: str
     environment: str
-    key: Path
+    key: str | Path
     controller: str
     directory: Path
     images: Path | None = None
@@ -94,7 +94,7 @@ class Agent:
         directory.mkdir(parents=True, exist_ok=True)
         self._held = _lock(directory)
         self._directory = directory.resolve()
-        signer = FileSigner(settings.key)
+        signer = open_signer(settings.key)
         self._keyring = Keyring(_walk_from(settings.trust_root), own)
         self._journal = Journal(self._directory / "journal.jsonl", forget_before=own() - FORGET_AFTER)
         self._outbox = Outbox()

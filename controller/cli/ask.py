@@ -47,7 +47,7 @@ class Wish:
     environment: str
     reason: str | None
     ticket: str | None
-    key: Path | None
+    key: str | None
     name: str | None
     trust_root: Path | None
     expires_after: str

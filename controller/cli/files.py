@@ -46,13 +46,14 @@ def init(
         Path | None, typer.Option("--outside", help="Where keys and trust-root.json go; by default DIR-private.")
     ] = None,
     key: Annotated[
-        Path | None, typer.Option("--key", help="The owner's own private key; else one is made.")
+        str | None,
+        typer.Option("--key", help="The owner's own private key (file, ssh-agent:WHICH); else one is made."),
     ] = None,
 ) -> None:
     """A new repository from the scaffold, with its trust root and first keys outside of it."""
     from controller.settings import data_dir
     from controller.uses import init as making
-    from controller.wiring.repos import FileSigner, GitWorkshop
+    from controller.wiring.repos import GitWorkshop, load_key
 
     options = context_of(context)
     directory = directory.absolute()
@@ -70,7 +71,7 @@ def init(
             outside=private,
             workshop=workshop,
             at=now().replace(microsecond=0),
-            owner_signer=FileSigner(key) if key is not None else None,
+            owner_signer=load_key(key) if key is not None else None,
         )
     except OSError as error:
         raise Unavailable(

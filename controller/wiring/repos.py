@@ -13,6 +13,7 @@ from controller.adapters.git.people import swap, write_commit
 from controller.adapters.git.refs import RefFiles
 from controller.adapters.git.repo import GitRepo
 from controller.adapters.git.sshsig import verify as verify_ssh
+from controller.adapters.signers import open_signer
 from controller.model.trustroot import RootRefs, TrustRoot
 from controller.ports import Signer
 
@@ -62,9 +63,9 @@ def write_repo(origin: str, root: TrustRoot | None = None) -> GitRepo:
     return GitRepo(origin, None, main=refs.main, requests=refs.requests, evidence=refs.evidence)
 
 
-def load_key(path: Path) -> Signer:
-    """A private key. Raises Refused("key-permissions"), Invalid("key-unreadable" | "key-unusable")."""
-    return FileSigner(path)
+def load_key(address: str | Path) -> Signer:
+    """The signer at an address (file:, env:, ssh-agent:, a bare path). Raises as `open_signer`."""
+    return open_signer(address)
 
 
 def ask_cel() -> Callable[[Mapping[str, Any]], dict[str, Any]]:

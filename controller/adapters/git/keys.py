@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -13,8 +14,15 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from controller.adapters.git import sshformat
 from controller.errors import Invalid, Refused
 
+Passphrase = Callable[[str], bytes | None]
+"""Asked with where the key is, when it needs one; None when there is nobody to ask."""
 
-def _load(path: Path) -> sshformat.PrivateKey:
+
+def read_private(path: Path) -> bytes:
+    """The bytes of a private key file that only its user may read.
+
+    Raises Refused("key-permissions"), Invalid("key-unreadable").
+    """
     try:
         with path.open("rb") as file:
             mode = os.fstat(file.fileno()).st_mode
@@ -37,26 +45,58 @@ def _load(path: Path) -> sshformat.PrivateKey:
             got=f"mode {stat.S_IMODE(mode):04o}",
             cure=f"chmod 600 {path}, and replace the key if others may have read it",
         )
+    return data
+
+
+def private_key(data: bytes, where: str, passphrase: Passphrase | None = None) -> sshformat.PrivateKey:
+    """The key in OpenSSH or PEM text, decrypted where needed. Raises Invalid("key-unusable" | "key-locked")."""
     try:
-        if b"OPENSSH PRIVATE KEY" in data[:100]:
-            key: object = serialization.load_ssh_private_key(data, None)
-        else:
-            key = serialization.load_pem_private_key(data, None)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise _unusable(path, "a file that is no such key, or one with a passphrase") from error
+        key: object = _decoded(data, None)
+    except (TypeError, ValueError, UnsupportedAlgorithm) as error:
+        if not _is_encrypted(data, error):
+            raise _unusable(where, "text that is no such key") from error
+        secret = passphrase(where) if passphrase is not None else None
+        if secret is None:
+            raise _locked(where, "none") from error
+        try:
+            key = _decoded(data, secret)
+        except (TypeError, ValueError, UnsupportedAlgorithm) as wrong:
+            raise _locked(where, "one that does not open it") from wrong
     if isinstance(key, ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
         return key
-    raise _unusable(path, type(key).__name__)
+    raise _unusable(where, type(key).__name__)
 
 
-def _unusable(path: Path, got: str) -> Invalid:
+def _decoded(data: bytes, secret: bytes | None) -> object:
+    if b"OPENSSH PRIVATE KEY" in data[:100]:
+        return serialization.load_ssh_private_key(data, secret)
+    return serialization.load_pem_private_key(data, secret)
+
+
+def _is_encrypted(data: bytes, error: Exception) -> bool:
+    """Whether a key failed to load for want of its passphrase: the loaders say so in words only."""
+    return b"ENCRYPTED" in data[:200] or "password" in str(error).lower() or "encrypted" in str(error).lower()
+
+
+def _locked(where: str, got: str) -> Invalid:
+    return Invalid(
+        "key-locked",
+        "the private key needs its passphrase",
+        where=where,
+        expected="the passphrase in LOCKGATE_KEY_PASSPHRASE, or typed on a terminal",
+        got=got,
+        cure="set LOCKGATE_KEY_PASSPHRASE, or add the key to ssh-agent and name it as ssh-agent:COMMENT",
+    )
+
+
+def _unusable(where: str, got: str) -> Invalid:
     return Invalid(
         "key-unusable",
         "the private key cannot be used",
-        where=str(path),
-        expected="an ed25519, ecdsa or rsa key in OpenSSH or PKCS#8 form, without a passphrase",
+        where=where,
+        expected="an ed25519, ecdsa or rsa key in OpenSSH or PEM form",
         got=got,
-        cure="make one with: ssh-keygen -t ed25519 -N '' -f FILE",
+        cure="make one with: ssh-keygen -t ed25519 -f FILE; keys on hardware sign through ssh-agent:COMMENT",
     )
 
 
@@ -88,15 +128,15 @@ class KeySigner:
 
 
 class FileSigner(KeySigner):
-    """A Signer over a private key file (OpenSSH or PKCS#8 PEM, no passphrase).
+    """A Signer over a private key file (OpenSSH or PEM); `passphrase` is asked when it is encrypted.
 
     Raises Refused("key-permissions") when group or others may read the file, Invalid when it holds no usable key.
     """
 
     __slots__ = ()
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        super().__init__(_load(Path(path)))
+    def __init__(self, path: str | os.PathLike[str], passphrase: Passphrase | None = None) -> None:
+        super().__init__(private_key(read_private(Path(path)), str(path), passphrase))
 
 
 def generate_key(path: str | os.PathLike[str], comment: str = "") -> FileSigner:

@@ -1,0 +1,66 @@
+"""Signers by address: `file:PATH` or a bare path, `env:NAME`, `ssh-agent:WHICH`.
+
+Whatever holds the private key, the Signer that comes back makes the same signatures: SSHSIG for commits and trust
+documents, bare ones for DSSE envelopes and checkpoints. No address holds a secret, so addresses may be logged.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from controller.adapters.git.keys import FileSigner, KeySigner, private_key
+from controller.adapters.signers.passphrase import passphrase_from
+from controller.adapters.signers.sshagent import AgentSigner
+from controller.errors import Invalid
+from controller.ports import Signer
+
+__all__ = ["SCHEMES", "open_signer"]
+
+SCHEMES = ("file", "env", "ssh-agent")
+
+
+def open_signer(address: str | os.PathLike[str], environ: Mapping[str, str] | None = None) -> Signer:
+    """The signer at an address; a path without a scheme is a file.
+
+    `environ` (by default this process's) holds env: keys, LOCKGATE_KEY_PASSPHRASE and SSH_AUTH_SOCK. Raises
+    Refused("key-permissions"), Invalid("key-unreadable" | "key-unusable" | "key-locked" | "key-not-in-agent" |
+    "signer-scheme-unknown"), Unavailable("ssh-agent-unreachable").
+    """
+    known = os.environ if environ is None else environ
+    text = os.fspath(address)
+    scheme, colon, rest = text.partition(":")
+    if not colon or "/" in scheme or "." in scheme or Path(text).exists():
+        return FileSigner(text, passphrase_from(known))
+    if scheme == "file":
+        return FileSigner(rest.removeprefix("//") or ".", passphrase_from(known))
+    if scheme == "env":
+        return _from_environment(rest, known)
+    if scheme == "ssh-agent":
+        return AgentSigner(known.get("SSH_AUTH_SOCK", ""), rest)
+    raise Invalid(
+        "signer-scheme-unknown",
+        "there is no such kind of signer",
+        where=f"{scheme}:",
+        expected="a path, " + ", ".join(f"{name}:…" for name in SCHEMES),
+        got=f"{scheme}:",
+        cure="name a key file, an environment variable that holds a key, or a key of ssh-agent",
+    )
+
+
+def _from_environment(name: str, environ: Mapping[str, str]) -> Signer:
+    where = f"env:{name}"
+    text = environ.get(name, "").strip()
+    if not text:
+        raise Invalid(
+            "key-unreadable",
+            "the environment holds no private key of this name",
+            where=where,
+            expected="the text of a private key file",
+            got="nothing",
+            cure=f"set {name} to the key's text, its line breaks kept",
+        )
+    if "\n" not in text:
+        text = text.replace("\\n", "\n")  # how many secret stores hand out what spans lines
+    return KeySigner(private_key(text.encode("utf-8", "replace") + b"\n", where, passphrase_from(environ)))
