@@ -32,15 +32,19 @@ class LockgateError(Exception):
         self.got = got
         self.cure = cure
 
-    def __str__(self) -> str:
-        text = f"{self.code}: {self.what}"
+    @property
+    def said(self) -> str:
+        """The message without its code and cure, for those that show these beside it."""
+        text = self.what
         if self.where:
             text += f", {self.where}"
         if self.expected or self.got:
             text += f"; expected {self.expected or '-'}, got {self.got or '-'}"
-        if self.cure:
-            text += f"; {self.cure}"
         return text
+
+    def __str__(self) -> str:
+        text = f"{self.code}: {self.said}"
+        return f"{text}; {self.cure}" if self.cure else text
 
 
 class Invalid(LockgateError):

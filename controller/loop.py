@@ -6,7 +6,7 @@ import json
 import random
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from controller.errors import Conflict, LockgateError, Unavailable
 from controller.model.entry import format_time
 from controller.ports import Clock, Repo
 from controller.reconcile.reconciler import Outcome, Reconciler
+from controller.uses.view import Unanswered
 
 RACES = 16
 """Lost races in a row before the loop waits like after any other failure."""
@@ -26,11 +27,13 @@ BACKOFF = (0.2, 30.0)
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """How the controller is: the code and message of what keeps it from working, if anything does."""
+    """How the controller is: the code and message of what keeps it from working, if anything does, and what it
+    asks for in vain while it works."""
 
     state: str
     code: str
     message: str
+    unanswered: tuple[Unanswered, ...] = ()
 
 
 class HealthFile:
@@ -61,6 +64,7 @@ class HealthFile:
             "code": self.now.code,
             "message": self.now.message,
             "at": format_time(self._clock.now()),
+            "unanswered": [asdict(one) for one in self.now.unanswered],
         }
 
 
@@ -114,6 +118,7 @@ class Loop:
                 continue
             except LockgateError as error:
                 return error
+            self._health.set(Health("running", "", "", self._reconciler.unanswered()))
             if outcome.idle and not questions.busy:
                 return None
             if outcome.idle:
@@ -139,7 +144,7 @@ class Loop:
             self._failed(Unavailable("internal-error", f"{type(error).__name__}: {error}"))
             return None
         self._failures = self._races = 0
-        self._health.set(Health("running", "", ""))
+        self._health.set(Health("running", "", "", self._reconciler.unanswered()))
         for entry in outcome.recorded:
             self._log.info("recorded", kind=entry.kind, summary=entry.predicate.summary, commit=entry.commit)
         if not outcome.idle:
@@ -159,7 +164,7 @@ class Loop:
         state = "unavailable" if isinstance(error, Unavailable | Conflict) else "stalled"
         if self._failures == 1 or self._health.now.code != error.code:
             self._log.error(state, code=error.code, message=str(error))
-        self._health.set(Health(state, error.code, str(error)))
+        self._health.set(Health(state, error.code, str(error), self._reconciler.unanswered()))
 
     def _timeout(self, outcome: Outcome | None) -> float:
         """Seconds to wait: to the next look, at most one poll; after failures doubling, with jitter."""

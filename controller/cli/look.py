@@ -28,7 +28,7 @@ def status(
     """What every environment runs, what it waits for, and what is safe to ask for now."""
     from controller.cli import render
     from controller.uses.status import status as rows_of
-    from controller.uses.why import HEALTHY, standing_text
+    from controller.uses.why import HEALTHY, standing_text, unresolved, unresolved_text
 
     options = context_of(context)
     with viewing(options, trust_root, state_dir, controller) as found:
@@ -37,11 +37,12 @@ def status(
         broken = [
             f"{d.path}:{d.line}: {d.code}: {d.message}" for d in found.intent.diagnostics if d.severity == "error"
         ]
+        held = [unresolved_text(one) + (f" → {one.cure}" if one.cure else "") for one in unresolved(found)]
         health = found.health
         said = None
         if health is not None and health.state not in HEALTHY:
             said = f"the controller is {health.state}: {health.message}"
-        options.answer(rows, lambda: render.status_text(rows, [*standing, *broken], said))
+        options.answer(rows, lambda: render.status_text(rows, [*standing, *broken, *held], said))
 
 
 def why(

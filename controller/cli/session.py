@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,7 +19,7 @@ from controller.errors import Invalid, UsageError
 if TYPE_CHECKING:
     from controller.core.trust import TrustState
     from controller.model.trustroot import TrustRoot
-    from controller.uses.view import Health, View
+    from controller.uses.view import Health, Unanswered, View
     from controller.wiring.people import Person
     from controller.wiring.repos import GitRepo
 
@@ -139,7 +140,8 @@ def health_of(state_dir: Path | None, controller: str | None) -> Health | None:
         return None
     try:
         said = json.loads((state_dir / "health.json").read_text())
-        return Health(str(said["state"]), str(said["code"]), str(said["message"]), str(said["at"]))
+        state, code, message, at = (str(said[key]) for key in ("state", "code", "message", "at"))
+        return Health(state, code, message, at, unanswered=_unanswered(said))
     except FileNotFoundError:
         return Health("unknown", "controller-unknown", f"no controller has run with {state_dir}")
     except (OSError, ValueError, KeyError, TypeError):
@@ -148,6 +150,13 @@ def health_of(state_dir: Path | None, controller: str | None) -> Health | None:
 
 def _ask(address: str) -> Health:
     import httpx
+def _unanswered(said: Mapping[str, Any]) -> tuple[Unanswered, ...]:
+    from controller.uses.view import Unanswered
+
+    names = [one.name for one in fields(Unanswered)]
+    return tuple(Unanswered(*(str(one[name]) for name in names)) for one in said.get("unanswered", ()))
+
+
 
     from controller.uses.view import Health
 
@@ -159,7 +168,7 @@ def _ask(address: str) -> Health:
         refused = {str(name): str(code) for name, code in said.get("refused", {}).items()}
         awaited = {str(e): tuple(str(t) for t in targets) for e, targets in said.get("awaited", {}).items()}
         state, code, message, at = (health[key] for key in ("state", "code", "message", "at"))
-        return Health(state, code, message, at, agents, refused, awaited)
+        return Health(state, code, message, at, agents, refused, awaited, _unanswered(said))
     except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError, TypeError, AttributeError) as error:
         words = str(error) or type(error).__name__
         return Health("unreachable", "controller-unreachable", f"{url} does not answer: {words}")

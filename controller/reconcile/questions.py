@@ -10,11 +10,14 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from datetime import datetime
 from typing import Any
 
 from controller.core.gates import Question
 from controller.errors import LockgateError
+from controller.model.entry import format_time
 from controller.ports import Clock
+from controller.uses.view import Unanswered
 
 Answerer = Callable[[Mapping[str, Any]], dict[str, Any]]
 """Takes a question's payload; an error it can explain is raised as LockgateError."""
@@ -27,6 +30,7 @@ WORKERS = 8
 """For each type of question: a hanging registry keeps no gate waiting."""
 UNHURRIED = frozenset({"tags"})
 """Types no pass waits for."""
+_PENDING = {"error": "answer-pending", "message": "no answer came yet"}
 
 
 class Questions:
@@ -41,6 +45,8 @@ class Questions:
         self._running: dict[str, Future[None]] = {}
         self._answers: OrderedDict[str, dict[str, Any]] = OrderedDict()
         self._failed: dict[str, tuple[float, float]] = {}
+        self._since: dict[str, datetime] = {}
+        """When a question was asked first, until it is answered."""
         self.version = 0
         """Grows with every answer."""
 
@@ -55,6 +61,7 @@ class Questions:
                 ):
                     continue
                 pool = self._pools.get(question.type) or self._pools[""]
+                self._since.setdefault(question.key, self._clock.now())
                 future = pool.submit(self._answer, question)
                 self._running[question.key] = future
             # Every answer wakes: one that comes while this pass waits for another may not be seen by it.
@@ -85,10 +92,25 @@ class Questions:
         with self._lock:
             return bool(self._running)
 
-    def failures(self) -> dict[str, dict[str, Any]]:
-        """The questions that have no answer yet, by key: the error each last gave."""
+    def unanswered(self, questions: Iterable[Question]) -> tuple[Unanswered, ...]:
+        """Those of these questions that have no good answer: the error each last gave, or that none came yet."""
+        found = []
         with self._lock:
-            return {key: self._answers[key] for key in self._failed if key in self._answers}
+            for question in questions:
+                since = self._since.get(question.key)
+                if since is not None:
+                    last = self._answers.get(question.key, _PENDING) if question.key in self._failed else _PENDING
+                    found.append(
+                        Unanswered(
+                            type=question.type,
+                            release=str(question.payload.get("release", "")),
+                            code=str(last["error"]),
+                            message=str(last.get("said") or last["message"]),
+                            cure=str(last.get("cure", "")),
+                            since=format_time(since),
+                        )
+                    )
+        return tuple(found)
 
     def close(self) -> None:
         for pool in self._pools.values():
@@ -106,7 +128,7 @@ class Questions:
             try:
                 given = answerer(question.payload)
             except LockgateError as error:
-                given = {"error": error.code, "message": str(error)}
+                given = {"error": error.code, "message": str(error), "said": error.said, "cure": error.cure}
             except Exception as error:  # a plugin that fails cannot take the core with it: unknown, not allowed
                 given = {"error": "unavailable", "message": f"{type(error).__name__}: {error}"}
         with self._lock:
@@ -119,6 +141,8 @@ class Questions:
                 self._failed[question.key] = (self._clock.monotonic() + delay, delay)
             else:
                 self._failed.pop(question.key, None)
+                self._since.pop(question.key, None)
             while len(self._answers) > KEPT:
                 old, _ = self._answers.popitem(last=False)
                 self._failed.pop(old, None)
+                self._since.pop(old, None)

@@ -14,6 +14,7 @@ from typing import Any
 
 from controller.core.accept import MainState, Terms
 from controller.core.decide import decide
+from controller.core.gates import Question
 from controller.core.run import Run, fold
 from controller.core.trust import TrustState
 from controller.core.world import CompletedAt, Decision, Facts, RunDocuments, World
@@ -39,6 +40,7 @@ from controller.reconcile.observing import (
 )
 from controller.reconcile.questions import Questions
 from controller.reconcile.reading import Reader, run_documents
+from controller.uses.view import Unanswered
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,7 @@ class Reconciler:
         self._actor = Actor(parts)
         self._requests_seen: dict[str, datetime] = {}
         """Ids of judged requests until they expire: an expired one is refused for that already."""
+        self._asked: tuple[Question, ...] = ()
         self._rooted = False
         """Whether this process has seen that the repository is the one the trust root names."""
         self._last: tuple[Any, ...] | None = None
@@ -213,10 +216,15 @@ class Reconciler:
             reached("remember-before")
             self.parts.memory.remember_evidence(self.ledger.commit)
             reached("remember-after")
+        self._asked = decision.questions
         self._next_look = self._earliest(decision)
         # What came in while this pass ran is news for the next one: only what was decided from is remembered.
         self._last = None if recorded or acted else self._seen
         return Outcome(not recorded and not acted, self._next_look, recorded)
+
+    def unanswered(self) -> tuple[Unanswered, ...]:
+        """What the last pass that got through needed to know and nobody could tell; callable from any thread."""
+        return self.parts.questions.unanswered(self._asked)
 
     # -- folding -----------------------------------------------------------------------------------------
 

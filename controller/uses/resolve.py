@@ -10,11 +10,10 @@ from typing import Any, Final, TypeVar
 
 from controller.core.locking import Answer, build_lock, channel_of, requirements
 from controller.core.select import Choice, choose, needs_tags
-from controller.errors import Invalid
+from controller.errors import Invalid, LockgateError
 from controller.model.component import Component
 from controller.model.intent import Loaded
 from controller.model.lock import LockedComponent, ReleaseLock, release_digest
-from controller.model.registry import ManifestAnswer
 from controller.model.release import Release
 from controller.ports import Registry
 
@@ -64,7 +63,7 @@ def resolve(
     wanted = requirements(release, components, pinned)
     repositories = {name: components[name].document.spec.repository for name in wanted}
     listed = {repositories[name] for name, requirement in wanted.items() if needs_tags(requirement)}
-    tags = _together(sorted(listed), registry.tags)
+    tags = _together(sorted(listed), _for(repositories, registry.tags))
     channel = channel_of(release.document)
     choices: dict[str, Choice] = {}
     references: dict[str, tuple[str, str]] = {}
@@ -72,7 +71,9 @@ def resolve(
         repository = repositories[name]
         choices[name] = choose(components[name].document, requirement, tags.get(repository, ()), channel=channel)
         references[name] = (repository, choices[name].tag or requirement.digest or "")
-    manifests = _manifests(registry, references.values())
+    manifests = _together(
+        dict.fromkeys(references.values()), _for(references, lambda reference: registry.manifest(*reference))
+    )
     answers = {name: Answer(choices[name], manifests[references[name]]) for name in wanted}
     return build_lock(release, components, answers, resolver=resolver_version, now=now, pinned=pinned)
 
@@ -124,8 +125,19 @@ def report(lock: ReleaseLock, checked: Checked | None = None) -> dict[str, Any]:
     }
 
 
-def _manifests(registry: Registry, references: Iterable[tuple[str, str]]) -> dict[tuple[str, str], ManifestAnswer]:
-    return _together(dict.fromkeys(references), lambda reference: registry.manifest(*reference))
+def _for(used: Mapping[str, K], ask: Callable[[K], V]) -> Callable[[K], V]:
+    """`ask`, whose errors say which components they keep from being resolved; `used` maps these to their keys."""
+
+    def asked(key: K) -> V:
+        try:
+            return ask(key)
+        except LockgateError as error:
+            names = sorted(name for name, one in used.items() if one == key)
+            shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+            error.where = f"component{'s' if len(names) > 1 else ''} {shown}: {error.where}"
+            raise
+
+    return asked
 
 
 def _together(keys: Iterable[K], ask: Callable[[K], V]) -> dict[K, V]:

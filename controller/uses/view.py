@@ -24,11 +24,24 @@ _REGULAR = (0o100644, 0o100755)
 
 
 @dataclass(frozen=True, slots=True)
+class Unanswered:
+    """Something outside that the controller asks for, and has no good answer to since `since` (RFC 3339): the
+    last error's code, message and cure; `answer-pending` while the first attempt is under way."""
+
+    type: str
+    release: str
+    code: str
+    message: str
+    cure: str
+    since: str
+
+
+@dataclass(frozen=True, slots=True)
 class Health:
     """What the controller says of itself, and when it last heard from each agent, as far as it was asked.
 
     `refused`: names in which polls are refused, and the code. `awaited`: by environment, the targets whose
-    reports are missing; an environment that is not named was not told of.
+    reports are missing; an environment that is not named was not told of. `unanswered`: what it asks for in vain.
     """
 
     state: str
@@ -38,6 +51,7 @@ class Health:
     agents: Mapping[str, str] = field(default_factory=dict)
     refused: Mapping[str, str] = field(default_factory=dict)
     awaited: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    unanswered: tuple[Unanswered, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from controller.model.entry import Gates, MainRefused, Verdict, format_time
 from controller.model.environment import Environment
 from controller.model.strategy import Strategy
 from controller.uses.shapes import BlockerShape, WhyShape
-from controller.uses.view import View
+from controller.uses.view import Unanswered, View
 
 HEALTHY = ("running", "starting")
 
@@ -243,10 +243,28 @@ def _lock(found: View, run: Run) -> Blocker:
         )
     if release in found.intent.locks:
         return Blocker("lock", "inputs-pending", f"{release} is locked; the run's inputs are gathered next")
+    for held in unresolved(found):
+        if held.release == release:
+            return Blocker("lock", held.code, unresolved_text(held), None, held.cure)
     text = f"{release} is not locked yet: its tags are being resolved to digests"
-    return Blocker(
-        "lock", "lock-pending", text, None, f"`lockgate resolve {release}` shows what the registry answers"
-    )
+    cure = f"`lockgate resolve {release}` shows what the registries answer"
+    if found.health is None or found.health.state not in HEALTHY:
+        cure = f"give --controller or --state-dir: the controller knows why; {cure}"
+    return Blocker("lock", "lock-pending", text, None, cure)
+
+
+def unresolved(found: View) -> list[Unanswered]:
+    """Releases that the controller tries to lock and cannot, as far as it was asked."""
+    asked = found.health.unanswered if found.health is not None else ()
+    return [one for one in asked if one.type == "resolve"]
+
+
+def unresolved_text(held: Unanswered) -> str:
+    """Why a release is not locked, in one line."""
+    since = f"since {held.since[11:19]} UTC"
+    if held.code == "answer-pending":
+        return f"{held.release} is being resolved {since}: its registries have not answered yet"
+    return f"{held.release} cannot be resolved {since}: {held.code}: {held.message}"
 
 
 def _gating(run: Run) -> Iterator[Blocker]:

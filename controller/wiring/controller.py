@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -176,6 +176,7 @@ class Controller:
             "agents": {name: at.isoformat() for name, at in self.hub.seen().items()},
             "refused": dict(self.hub.refused()),
             "awaited": self._awaited(),
+            "unanswered": [asdict(one) for one in self.reconciler.unanswered()],
         }
 
     def _awaited(self) -> dict[str, list[str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,16 +17,16 @@ from tests.support.flow import Flow, environment, flow, strategy, until
 AGENTS = {"dev-1": "dev", "dev-2": "dev"}
 CANARY = "".join(f"    - {{percent: {p}, minHealthyTime: 200ms, deadline: 5s}}\n" for p in (50, 100))
 ALWAYS = 1_000_000
-FAULTS: dict[str, dict[str, Any]] = {
-    "1.0.0": {"status": 401},
-    "1.0.1": {"status": 404},
-    "1.0.2": {"status": 429, "headers": {"Retry-After": "3600"}},
-    "1.0.3": {"status": 500},
-    "1.0.4": {"truncate": True},
-    "1.0.5": {"flip": True},
-    "1.0.6": {"hang": True},
+FAULTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "1.0.0": ("registry-unauthorized", {"status": 401}),
+    "1.0.1": ("tag-not-found", {"status": 404}),
+    "1.0.2": ("registry-busy", {"status": 429, "headers": {"Retry-After": "3600"}}),
+    "1.0.3": ("registry-unavailable", {"status": 500}),
+    "1.0.4": ("registry-truncated", {"truncate": True}),
+    "1.0.5": ("digest-mismatch", {"flip": True}),
+    "1.0.6": ("answer-pending", {"hang": True}),
 }
-"""The release's version → how the registry fails for it."""
+"""The release's version → what the controller says of it, and how the registry fails for it."""
 
 
 @contextlib.contextmanager
@@ -48,7 +49,7 @@ def _shop(folder: Path, on_failure: str = "rollback") -> Iterator[tuple[Flow, Fa
 
 def test_what_cannot_be_resolved_stays_unlocked_until_it_can(tmp_path: Path) -> None:
     with _shop(tmp_path) as (shop, registry):
-        for version, fault in FAULTS.items():
+        for version, (_, fault) in FAULTS.items():
             shop.image(version)
             registry.fault(path=f"/manifests/v{version}", times=ALWAYS, **fault)
         broken = [shop.release(version) for version in FAULTS]
@@ -56,14 +57,48 @@ def test_what_cannot_be_resolved_stays_unlocked_until_it_can(tmp_path: Path) -> 
         shop.deploy("dev", "1.1.0")
         assert not [name for name in broken if shop.main_file(f"releases/{name}.lock.yaml")]
         assert shop.health()["state"] == "running" and shop.status()["health"]["state"] == "running"
+        expected = {f"shop-{version}": code for version, (code, _) in FAULTS.items()}
+        for said in (shop.status, shop.health):
+            until(f"{said.__name__} says why", lambda: _unresolved(said()) == expected)  # noqa: B023
+        _why(shop, registry.host)
         registry.faults.clear()
         registry.released.set()
         for name in broken:
             shop.locked(name)
-        shop.promote("dev", broken[-1])
         shop.ends("dev", broken[-1], "completed")
+        until("nothing is unresolved", lambda: not _unresolved(shop.health()) and not shop.status()["unanswered"])
         shop.check_dense()
         shop.verify()
+
+
+def _unresolved(said: dict[str, Any]) -> dict[str, str]:
+    return {one["release"]: one["code"] for one in said["unanswered"]}
+
+
+def _why(shop: Flow, host: str) -> None:
+    """`why` and `status` tell of a run that waits for its lock what the registry said, for each way of failing."""
+    places = ["--controller", shop.processes.address], ["--state-dir", str(shop.stage.state)]
+    for version in ("1.0.0", "1.0.3", "1.0.6"):
+        code = FAULTS[version][0]
+        shop.promote("dev", f"shop-{version}")
+        text = f"shop-{version} cannot be resolved"
+        if code == "answer-pending":
+            text = f"shop-{version} is being resolved"
+        for place in places:
+            blocker = until(f"why says {code}", lambda: _blocker(shop, code, *place))  # noqa: B023
+            assert blocker["gate"] == "lock" and blocker["message"].startswith(text)
+            if code != "answer-pending":
+                assert "component api: " in blocker["message"] and f"{host}/api" in blocker["message"], blocker
+                assert blocker["unblock"]
+            assert text in shop.asks("status", *place)
+    (alone,) = json.loads(shop.asks("-o", "json", "why", "dev"))["blockedBy"]
+    assert alone["code"] == "lock-pending" and "--controller" in alone["unblock"]
+    assert f"lockgate resolve shop-{version}" in alone["unblock"]
+
+
+def _blocker(shop: Flow, code: str, *place: str) -> dict[str, Any]:
+    answer = json.loads(shop.asks("-o", "json", "why", "dev", *place))
+    return next((dict(one) for one in answer["blockedBy"] if one["code"] == code), {})
 
 
 def _asked(registry: FaultRegistry) -> set[str]:

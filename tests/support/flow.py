@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import shutil
 import subprocess
@@ -163,6 +164,16 @@ class Flow:
         """What GET /status answers."""
         with urllib.request.urlopen(f"http://{self.processes.address}/status", timeout=5) as answer:
             return dict(json.load(answer))
+
+    def asks(self, *words: str) -> str:
+        """What the command line prints for this repository; it must say yes."""
+        from controller.cli.app import run
+
+        said = io.StringIO()
+        with contextlib.redirect_stdout(said):
+            code = run(["--repo", self.address, *words])
+        assert code == 0, said.getvalue()
+        return said.getvalue()
 
     def says(self, code: str, seconds: float = 15.0) -> dict[str, Any]:
         """Wait until the controller's health is `code` ("" when it is well), in the file and over HTTP."""
