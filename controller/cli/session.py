@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 RootOption = Annotated[
     Path | None, typer.Option("--trust-root", help="The pinned trust root; names the branches where they differ.")
 ]
-KeyOption = Annotated[Path | None, typer.Option("--key", help="Your private key (OpenSSH or PEM, no passphrase).")]
+KeyOption = Annotated[
+    str | None, typer.Option("--key", help="Your private key: a file, env:NAME, or ssh-agent:WHICH it holds.")
+]
 NameOption = Annotated[
     str | None, typer.Option("--name", help="Your name in the commit; by default your name in the trust document.")
 ]
@@ -90,7 +92,7 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-def person(trust: TrustState, key: Path | None, name: str | None) -> Person:
+def person(trust: TrustState, key: str | Path | None, name: str | None) -> Person:
     """Who signs. The key must be a principal's: whatever another key signs is refused anyway.
 
     Raises UsageError("key-missing"), Invalid("key-not-principal"), and as `load_key`.
@@ -103,9 +105,9 @@ def person(trust: TrustState, key: Path | None, name: str | None) -> Person:
             "key-missing",
             "this is signed by a person",
             where="--key",
-            expected="the file of your private key",
+            expected="your private key",
             got="none",
-            cure="give --key FILE or set LOCKGATE_KEY",
+            cure="give --key FILE, --key ssh-agent:COMMENT, or set LOCKGATE_KEY",
         )
     signer = load_key(key)
     owner = trust.owner_of(signer.public_key)
@@ -148,8 +150,6 @@ def health_of(state_dir: Path | None, controller: str | None) -> Health | None:
         return Health("unknown", "controller-unknown", f"{state_dir / 'health.json'} cannot be read")
 
 
-def _ask(address: str) -> Health:
-    import httpx
 def _unanswered(said: Mapping[str, Any]) -> tuple[Unanswered, ...]:
     from controller.uses.view import Unanswered
 
@@ -157,6 +157,8 @@ def _unanswered(said: Mapping[str, Any]) -> tuple[Unanswered, ...]:
     return tuple(Unanswered(*(str(one[name]) for name in names)) for one in said.get("unanswered", ()))
 
 
+def _ask(address: str) -> Health:
+    import httpx
 
     from controller.uses.view import Health
 

@@ -14,12 +14,13 @@ from controller.adapters.clock import SystemClock
 from controller.adapters.gates.cel import CelWorker
 from controller.adapters.git import sshsig
 from controller.adapters.git.blobcache import BlobCache
-from controller.adapters.git.keys import FileSigner
 from controller.adapters.git.repo import GitRepo
 from controller.adapters.hub.http import HttpHub
 from controller.adapters.registries import Registries
 from controller.adapters.registries.oci import OciRegistry
 from controller.adapters.registries.oci_auth import docker_config_credentials
+from controller.adapters.signers import open_signer
+from controller.core.artifacts import Templates
 from controller.errors import Invalid, Unavailable
 from controller.ledger.canonical import digest
 from controller.loop import HealthFile, Loop
@@ -45,7 +46,7 @@ class ControllerSettings:
 
     repo: str
     trust_root: Path
-    signing_key: Path
+    signing_key: str | Path
     state_dir: Path
     listen: str | None = None
     poll: timedelta = timedelta(seconds=30)
@@ -73,7 +74,7 @@ class Controller:
         _make_state_dir(settings.state_dir)
         self.clock = SystemClock()
         self.root = TrustRoot.load(settings.trust_root)
-        signer = FileSigner(settings.signing_key)
+        signer = open_signer(settings.signing_key)
         self.repo = GitRepo(
             settings.repo,
             settings.state_dir,
