@@ -20,7 +20,6 @@ from controller.adapters.registries import Registries
 from controller.adapters.registries.oci import OciRegistry
 from controller.adapters.registries.oci_auth import docker_config_credentials
 from controller.adapters.signers import open_signer
-from controller.core.artifacts import Templates
 from controller.errors import Invalid, Unavailable
 from controller.ledger.canonical import digest
 from controller.loop import HealthFile, Loop
