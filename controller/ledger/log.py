@@ -165,10 +165,11 @@ def _edge_tile(size: int, level: int) -> str | None:
 
 def _perfect(hashes: bytes) -> bytes:
     """The root over 2^k concatenated hashes."""
-    row = [hashes[i : i + HASH] for i in range(0, len(hashes), HASH)]
-    while len(row) > 1:
-        row = [node_hash(row[i], row[i + 1]) for i in range(0, len(row), 2)]
-    return row[0]
+    while len(hashes) > HASH:
+        hashes = b"".join(
+            [_sha256(b"\x01" + hashes[i : i + 2 * HASH]).digest() for i in range(0, len(hashes), 2 * HASH)]
+        )
+    return hashes
 
 
 # --- proofs ----------------------------------------------------------------------------------------------
@@ -181,6 +182,7 @@ class Tree:
         self.size = size
         self._read = read
         self._tiles: dict[str, bytes] = {}
+        self._nodes: dict[tuple[int, int], bytes] = {}
 
     def root(self, size: int) -> bytes:
         """The Merkle root over the first `size` leaves."""
@@ -233,6 +235,9 @@ class Tree:
         return node_hash(self._range(low, split), self._range(split, high))
 
     def _node(self, height: int, leaf: int) -> bytes:
+        known = self._nodes.get((height, leaf))
+        if known is not None:
+            return known
         level, inside = divmod(height, HEIGHT)
         first = leaf >> (HEIGHT * level)
         tile = self._tile_of(level, first // WIDTH)
@@ -240,7 +245,8 @@ class Tree:
         part = tile[start * HASH : (start + (1 << inside)) * HASH]
         if len(part) != HASH << inside:
             raise Refused("log-mismatch", "a tile of the log is cut", where=tile_path(level, first // WIDTH))
-        return _perfect(part)
+        made = self._nodes[height, leaf] = _perfect(part)
+        return made
 
     def _tile_of(self, level: int, index: int) -> bytes:
         width = min(WIDTH, (self.size >> (HEIGHT * level)) - index * WIDTH)
@@ -355,7 +361,7 @@ def sign_checkpoint(origin: str, log: Log, signer: Signer) -> bytes:
 
 def read_checkpoint(data: bytes) -> Checkpoint:
     """What a checkpoint says, its signature not checked; raises Invalid("checkpoint-malformed")."""
-    return _parse_note(data)[0]
+    return parse_note(data)[0]
 
 
 def open_checkpoint(data: bytes, origin: str, keys: Mapping[str, str]) -> Checkpoint:
@@ -363,7 +369,7 @@ def open_checkpoint(data: bytes, origin: str, keys: Mapping[str, str]) -> Checkp
 
     Raises Invalid("checkpoint-malformed") or Refused("checkpoint-signature").
     """
-    checkpoint, text, signatures = _parse_note(data)
+    checkpoint, text, signatures = parse_note(data)
     if checkpoint.origin != origin:
         raise Refused(
             "checkpoint-signature", "the checkpoint is another log's", expected=origin, got=checkpoint.origin
@@ -384,7 +390,9 @@ def _note_key(name: str, openssh: str) -> bytes:
     return _sha256(name.encode() + b"\n" + typed).digest()[:4]
 
 
-def _parse_note(data: bytes) -> tuple[Checkpoint, bytes, list[tuple[str, bytes]]]:
+def parse_note(data: bytes) -> tuple[Checkpoint, bytes, list[tuple[str, bytes]]]:
+    """A checkpoint taken apart: what it says, the bytes that are signed, and its (name, blob) signatures, none
+    of them checked; raises Invalid("checkpoint-malformed")."""
     try:
         text, _, tail = data.decode("utf-8").partition("\n\n")
         origin, size, root = text.split("\n")
