@@ -14,6 +14,12 @@ def data_dir(name: str) -> Path:
     return installed if installed.is_dir() else _PACKAGE.parent / name
 
 
+def artifact_templates() -> dict[str, bytes]:
+    """The templates of what is rendered for a run, by the name of what each renders."""
+    folder = data_dir("templates") / "artifacts"
+    return {path.name.removesuffix(".j2"): path.read_bytes() for path in sorted(folder.glob("*.j2"))}
+
+
 def docker_config() -> Path:
     """The file in which `docker login` and `skopeo login` keep credentials: in DOCKER_CONFIG, else ~/.docker."""
     folder = os.environ.get("DOCKER_CONFIG")

@@ -6,7 +6,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from pydantic import AwareDatetime, ValidationError
+from pydantic import AwareDatetime, Field, ValidationError
 
 from controller.agent.files import write_atomic
 from controller.errors import Invalid
@@ -17,11 +17,12 @@ NAME = "lockgate.version.json"
 
 
 class Sticker(Wire):
-    """What runs on this target: the release, its digests, and the order and evidence that put it there."""
+    """What runs on this target: the release, its digests, and the order, artifacts and evidence that put it there."""
 
     release: str
     manifest_digest: Digest
     digests: dict[str, Digest]
+    artifacts: dict[str, Digest] = Field(default_factory=dict)
     run: str
     order: str
     evidence_commit: str
@@ -34,6 +35,7 @@ def sticker_for(order: Order, at: AwareDatetime) -> Sticker:
         release=order.release,
         manifest_digest=order.manifest_digest,
         digests={name: component.digest for name, component in order.components.items()},
+        artifacts=dict(order.artifacts),
         run=order.run,
         order=order.id,
         evidence_commit=order.evidence_commit,

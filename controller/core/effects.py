@@ -80,6 +80,7 @@ def orders_of(run: Run, target: Target, recorded: Recorded, strategy: Strategy |
                 release=target.release,
                 manifest_digest=target.manifest_digest,
                 components=components,
+                artifacts=dict(ordered.artifacts),
                 checks=checks_of(strategy) if strategy is not None and ordered.action == "check" else (),
                 variables=dict(target.variables),
                 deadline=run.order_deadline or ordered.deadline,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+from controller.core.artifacts import Templates
 from controller.core.gates import Question
 from controller.core.requests import RequestVerdict
 from controller.core.run import Run
@@ -74,11 +75,12 @@ class Facts:
 class World:
     """One observation. `answers` are by question key; `inbox` what agents said and nobody recorded yet.
 
-    `check_tags` is how often the tags of what runs are looked at, zero for never.
+    `check_tags` is how often the tags of what runs are looked at, zero for never; `templates` render artifacts.
     """
 
     project: str
     now: datetime
+    templates: Templates
     observed: Observed
     intent: Intent
     trust: TrustState

@@ -36,6 +36,7 @@ _ODD_NUMBER = re.compile(rb"[:,\[]-?(?:\d{16}|\d+\.\d*0[,}\]])")
 _ODD_EXPONENT = re.compile(rb"\de[+-]\d+[,}\]]")
 _ODD_CHARACTER = re.compile(rb"[\xee-\xf4]")
 _SAFE_PATH = re.compile(r"(inputs|reports|logs|links)/[A-Za-z0-9._-]+")
+_ARTIFACT = re.compile(r"artifacts/sha256/([0-9a-f]{2})/(\1[0-9a-f]{62})")
 _TRAILERS = ("Lockgate-Run", "Lockgate-Entry", "Lockgate-Kind", "Lockgate-Result", "Lockgate-Digest")
 
 
@@ -70,6 +71,18 @@ def run_id(environment: str, number: int, commit: str) -> str:
 def run_folder(environment: str, opened: datetime, run: str) -> str:
     """The folder of a run, sharded by the day (UTC) it was opened."""
     return f"runs/{environment}/{opened.astimezone(UTC):%Y/%m/%d}/{run}"
+
+
+def artifact_path(named: str) -> str:
+    """Where the artifact of this digest ("sha256:…") stands."""
+    value = named.removeprefix("sha256:")
+    return f"artifacts/sha256/{value[:2]}/{value}"
+
+
+def artifact_digest(path: str) -> str | None:
+    """The digest that an artifact's path names; None for any other path."""
+    found = _ARTIFACT.fullmatch(path)
+    return f"sha256:{found[2]}" if found is not None else None
 
 
 def entry_path(place: Place, kind: str, at: datetime) -> str:
@@ -113,9 +126,12 @@ def build(draft: Draft, place: Place, signer: Signer) -> Built:
     files = {path: envelope}
     for name, data in draft.files.items():
         name = name.replace("{nnn}", f"{place.sequence or 0:03d}")
-        if place.folder is None or not _SAFE_PATH.fullmatch(name):
+        if place.folder is not None and artifact_digest(name) == digest(data):
+            files[name] = data
+        elif place.folder is not None and _SAFE_PATH.fullmatch(name):
+            files[f"{place.folder}/{name}"] = data
+        else:
             raise Invalid("entry-invalid", f"{name!r} is no place for a file of an entry", where=path)
-        files[f"{place.folder}/{name}"] = data
     return Built(path, envelope, entry, message_of(entry), files)
 
 

@@ -42,6 +42,7 @@ RULES = {
     "verdict-mismatch": "invariant 3",
     "checkpoint-mismatch": "root 1",
     "gates-mismatch": "invariant 3",
+    "artifact-mismatch": "invariant 6",
     "subject-mismatch": "invariant 1",
     "digest-mismatch": "invariant 1",
     "record-changed": "invariant 8",

@@ -16,7 +16,7 @@ from controller.demo.stage import Stage
 from controller.errors import LockgateError
 from controller.ledger import dsse
 from controller.ledger.canonical import canonical, digest
-from controller.model.order import STATEMENT_TYPE, ComponentState, Order, Report, statement_of
+from controller.model.order import PLAN, STATEMENT_TYPE, ComponentState, Order, Report, statement_of
 from controller.model.trustroot import TrustRoot
 
 
@@ -96,6 +96,7 @@ class Poller:
             message="done",
             release=order.release,
             manifest_digest=order.manifest_digest,
+            plan=order.artifacts.get(PLAN),
             components={n: ComponentState(digest=c.digest, running=True) for n, c in order.components.items()},
             healthy=True,
             started=now,

@@ -11,6 +11,7 @@ from controller.errors import Refused
 from controller.ledger import dsse
 from controller.ledger.canonical import canonical, digest
 from controller.model.order import (
+    PLAN,
     STATEMENT_TYPE,
     AgentKey,
     AgentStatement,
@@ -191,6 +192,7 @@ class HubSimulator:
                 message="done" if good else "the new version does not start",
                 release=order.release,
                 manifest_digest=order.manifest_digest,
+                plan=order.artifacts.get(PLAN),
                 components={
                     name: ComponentState(digest=component.digest, running=component.role in ("primary", "sidecar"))
                     for name, component in (running.components if running else {}).items()

@@ -20,6 +20,7 @@ import yaml
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from controller.adapters.git.keys import KeySigner
+from controller.core.artifacts import Templates
 from controller.core.decide import decide
 from controller.core.effects import Recorded, orders_of, sampling, settled, slot_reverts
 from controller.core.gates import Question
@@ -39,11 +40,22 @@ from controller.model.history import Change, Commit, Person, TreeFile
 from controller.model.intent import Intent
 from controller.model.keys import key_id
 from controller.model.lock import release_digest
-from controller.model.order import AgentStatement, ComponentState, LogState, Order, Report, Sample, statement_of
+from controller.model.order import (
+    PLAN,
+    AgentStatement,
+    ComponentState,
+    LogState,
+    Order,
+    Report,
+    Sample,
+    statement_of,
+)
 from controller.model.request import Request
 from controller.reconcile.reading import previous_target, run_documents, target_of
+from controller.settings import artifact_templates
 from tests.support.history import ssh_key
 
+TEMPLATES = Templates(artifact_templates())
 START = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
 SIGNER = KeySigner(ed25519.Ed25519PrivateKey.from_private_bytes(b"throw-away key of the scenarios."))
 PEOPLE = ("alice", "dave", "bob", "carol", "olga", "olivia", "controller")
@@ -363,6 +375,7 @@ class Theatre:
                 main=self.waiting_main or self.accepted, requests=self.requests_tip, trust_version=1
             ),
             intent=intent,
+            templates=TEMPLATES,
             trust=self.trust,
             state=self.ledger.state,
             runs=runs,
@@ -500,6 +513,7 @@ class Theatre:
             message="" if code == "ok" else f"it said {code}",
             release=order.release,
             manifest_digest=order.manifest_digest,
+            plan=order.artifacts.get(PLAN),
             components={n: ComponentState(digest=c.digest, running=True) for n, c in order.components.items()},
             healthy=agent.healthy,
             started=self.now,
