@@ -9,7 +9,7 @@ import typer
 
 from controller.cli.ask import EnvironmentArgument, ReasonOption, TicketOption, known_release, needed_reason
 from controller.cli.context import context_of
-from controller.cli.session import KeyOption, NameOption, RootOption, person, writing
+from controller.cli.session import KeyOption, NameOption, RootOption, now, person, writing
 from controller.errors import Invalid, LockgateError
 
 if TYPE_CHECKING:
@@ -215,7 +215,9 @@ def judge(repo: GitRepo, found: View, tip: str) -> Landing | None:
             state = resume_state(repo, found.state.cursors.main)
         else:
             state = genesis_state(repo, TrustRoot(project=project, genesis=repo.chain(tip)[0]))
-        judged = judge_main(repo, state, tip, backing, Terms(project, repo.main, verify_ssh))
+        at = now().replace(microsecond=0)
+        terms = Terms(project, repo.main, verify_ssh, observed=lambda _: at)
+        judged = judge_main(repo, state, tip, backing, terms)
     except LockgateError:
         return None
     return _landing(judged, tip)

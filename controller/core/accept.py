@@ -102,7 +102,7 @@ def judge_main(history: History, state: MainState, tip: str, backing: Backing, t
         if place < len(known):
             walk.take(known[place])
             continue
-        ground = Ground(history, backing, terms, walk.trust, walk.standing())
+        ground = Ground(history, backing, terms, walk.trust, walk.standing(), commit.id)
         step = walk.take(judge_step(ground, commit))
         judged.append(step)
     return MainState(
@@ -116,8 +116,9 @@ def judge_main(history: History, state: MainState, tip: str, backing: Backing, t
 
 
 def _reusable(state: MainState, commits: list[str], terms: Terms) -> list[Step]:
-    """The pending steps that are still the first ones of the new chain."""
-    if terms.acknowledged:
+    """The pending steps that are still the first ones of the new chain; none where time may change a verdict."""
+    trusts = [state.trust, *(step.new_trust for step in state.pending if step.new_trust is not None)]
+    if terms.acknowledged or (terms.observed is not None and any(trust.timed for trust in trusts)):
         return []
     found: list[Step] = []
     for step, commit in zip(state.pending, commits, strict=False):

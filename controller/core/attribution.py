@@ -92,10 +92,10 @@ def signer_of(trust: TrustState, commit: Commit, at: datetime) -> str:
             got=commit.key[:60],
             cure=cure,
         )
-    if not trust.members[name].valid(at):
+    if not trust.members[name].key_valid(commit.key, at):
         raise Refused(
             "key-expired",
-            f"{name}'s keys may not sign at that time",
+            f"{name}'s key may not sign at that time",
             where=where,
             expected="a time within validAfter and validBefore",
             got=at.isoformat(),

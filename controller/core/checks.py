@@ -27,6 +27,7 @@ from controller.model.documents import (
     Trust,
     manifest_digest,
 )
+from controller.model.trust import TimedKey
 
 _EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 MOST_PATTERN = 256
@@ -231,19 +232,25 @@ def _trust(document: Trust) -> Iterator[Finding]:
     owners: dict[str, str] = {}
     for name, principal in spec.principals.items():
         at: Pointer = ("spec", "principals", name)
-        for index, key in enumerate(principal.keys):
-            yield from _key((*at, "keys", index), key)
-            bare = " ".join(key.split(" ")[:2])
-            other = owners.setdefault(bare, name)
-            if other != name or index != [" ".join(k.split(" ")[:2]) for k in principal.keys].index(bare):
+        bares = [" ".join(key.public_key.split(" ")[:2]) for key in principal.timed_keys]
+        for index, key in enumerate(principal.timed_keys):
+            yield from _key((*at, "keys", index), key.public_key)
+            other = owners.setdefault(bares[index], name)
+            if other != name or index != bares.index(bares[index]):
                 yield Finding(
                     (*at, "keys", index),
                     "key-reused",
                     f"the key is also that of '{other}'" if other != name else "the key stands twice",
                     "give every principal a key of its own",
                 )
-        after, until = principal.valid_after, principal.valid_before
-        if after is not None and until is not None and until <= after:
+            if isinstance(principal.keys[index], TimedKey) and _never(key.valid_after, key.valid_before):
+                yield Finding(
+                    (*at, "keys", index),
+                    "empty-span",
+                    f"the key of '{name}' is never valid",
+                    "let validBefore be after validAfter, within the time of its principal",
+                )
+        if _never(principal.valid_after, principal.valid_before):
             yield Finding(
                 (*at, "validBefore"),
                 "empty-span",
@@ -252,6 +259,10 @@ def _trust(document: Trust) -> Iterator[Finding]:
             )
     yield from _roles(document)
     yield from _rules(document)
+
+
+def _never(after: datetime | None, before: datetime | None) -> bool:
+    return after is not None and before is not None and before <= after
 
 
 def _roles(document: Trust) -> Iterator[Finding]:

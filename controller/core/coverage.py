@@ -16,7 +16,9 @@ def bare_key(key: str) -> str:
 
 def principals_by_key(trust: Trust) -> dict[str, str]:
     """The principal of each bare key."""
-    return {bare_key(key): name for name, who in trust.spec.principals.items() for key in who.keys}
+    return {
+        bare_key(key.public_key): name for name, who in trust.spec.principals.items() for key in who.timed_keys
+    }
 
 
 def approvals_for(trust: Trust, path: str) -> Approvals | None:

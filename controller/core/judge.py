@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Literal, Protocol
 
 from controller.core.attribution import named_authors, signed_at, signer_of, trailers
@@ -43,6 +44,25 @@ class Ground:
     terms: Terms
     trust: TrustState
     standing: Restorable | None
+    step: str = ""
+    """The first-parent commit that is judged, or brings what is judged."""
+
+    def signer(self, commit: Commit, parents: Sequence[Commit]) -> str:
+        """Who signed a commit, by a key that might both when it can have been made and when it was first seen.
+
+        What the controller writes is not asked when it was seen: it counts only as far as evidence backs it.
+        Raises as `signer_of`.
+        """
+        made = signed_at(commit, parents)
+        name = signer_of(self.trust, commit, made)
+        timed = commit.key is not None and self.trust.members[name].timed(commit.key)
+        if timed and not self.trust.holds(name, CONTROLLER) and (seen := self.seen()) is not None:
+            signer_of(self.trust, commit, max(made, seen))
+        return name
+
+    def seen(self) -> datetime | None:
+        """When the step was first seen, if that is known."""
+        return self.terms.observed(self.step) if self.terms.observed is not None else None
 
     def restores(self, change: Change, signer: str) -> bool:
         """Whether the change puts a path back to its accepted state, by somebody who may."""
@@ -81,7 +101,7 @@ def judge_step(ground: Ground, commit: Commit) -> Step:
         changes = tuple(ground.history.changes(commit.parents[0], commit.id))
         opaque = False
         parents = [ground.history.commit(parent) for parent in commit.parents]
-        signer = signer_of(ground.trust, commit, signed_at(commit, parents))
+        signer = ground.signer(commit, parents)
         authors = authors | {signer}
         if ground.trust.holds(signer, CONTROLLER):
             kind = "controller"
@@ -202,7 +222,7 @@ def _judge_brought(ground: Ground, brought: Commit, merger: str) -> str:
     """
     history, trust = ground.history, ground.trust
     parents = [history.commit(parent) for parent in brought.parents]
-    author = signer_of(trust, brought, signed_at(brought, parents))
+    author = ground.signer(brought, parents)
     changes = {c.path: c for c in history.changes(brought.parents[0] if parents else None, brought.id)}
     touched: Iterable[str] = changes
     if len(parents) > 1:
@@ -316,8 +336,9 @@ def _judge_trust(
         found = _SIGNATURE.fullmatch(other.path)
         if found and int(found[1]) == ground.trust.version + 1 and other.new is not None:
             signatures[found[2]] = ground.history.read(other.new.blob).decode("ascii", "replace")
-    following = check_successor(ground.trust, document, signatures, ground.terms.verify_ssh)
-    signed = quorum_signers(ground.trust, document, signatures, ground.terms.verify_ssh)
+    verify_ssh, seen = ground.terms.verify_ssh, ground.seen()
+    following = check_successor(ground.trust, document, signatures, verify_ssh, seen)
+    signed = quorum_signers(ground.trust, document, signatures, verify_ssh, seen)
     return signed, following
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, Protocol
@@ -27,12 +28,15 @@ class Terms:
     """What does not change from commit to commit: the project, main's ref, and signature arithmetic.
 
     `acknowledged` are refused commits that owners let stand by a signed request; main goes on over them.
+    `observed` tells when a first-parent commit was first seen: a key whose time was over by then signed nothing
+    that counts, whatever its commits say of their own time. None where nobody knows.
     """
 
     project: str
     ref: str
     verify_ssh: VerifySsh
     acknowledged: frozenset[str] = frozenset()
+    observed: Callable[[str], datetime | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,17 +30,27 @@ VerifySsh = Callable[[str, bytes, str], str]
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A principal: keys in their one spelling, and when they may sign."""
+    """A principal: keys in their one spelling, and from when to when each may sign (None: no bound)."""
 
     name: str
-    keys: tuple[str, ...]
-    valid_after: datetime | None
-    valid_before: datetime | None
+    spans: Mapping[str, tuple[datetime | None, datetime | None]]
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        return tuple(self.spans)
 
     def valid(self, at: datetime) -> bool:
-        """Whether the keys may sign at `at`: from validAfter on, up to and without validBefore."""
-        after = self.valid_after is None or at >= self.valid_after
-        return after and (self.valid_before is None or at < self.valid_before)
+        """Whether any of the keys may sign at `at`."""
+        return any(self.key_valid(key, at) for key in self.spans)
+
+    def key_valid(self, key: str, at: datetime) -> bool:
+        """Whether a key of this member may sign at `at`: from validAfter on, up to and without validBefore."""
+        after, before = self.spans[normal_key(key)]
+        return (after is None or at >= after) and (before is None or at < before)
+
+    def timed(self, key: str) -> bool:
+        """Whether a key of this member may sign for a time only."""
+        return self.spans[normal_key(key)] != (None, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +74,16 @@ class TrustState:
         owners: dict[str, str] = {}
         emails: dict[str, set[str]] = {}
         for name, principal in document.spec.principals.items():
-            keys = tuple(normal_key(key) for key in principal.keys)
-            for key in keys:
+            spans: dict[str, tuple[datetime | None, datetime | None]] = {}
+            for timed in principal.timed_keys:
+                key = normal_key(timed.public_key)
                 if key in owners:
                     raise _reused(key, owners[key], name)
                 owners[key] = name
+                spans[key] = timed.valid_after, timed.valid_before
             for email in principal.emails:
                 emails.setdefault(email.strip().casefold(), set()).add(name)
-            members[name] = Member(name, keys, principal.valid_after, principal.valid_before)
+            members[name] = Member(name, spans)
         return cls(
             version=document.spec.version,
             sha256=hashlib.sha256(data).hexdigest(),
@@ -97,7 +109,12 @@ class TrustState:
     def principal_of(self, key: str, at: datetime) -> str | None:
         """The principal whose key this is and who may sign at `at`; None for strangers and expired keys."""
         name = self.owner_of(key)
-        return name if name is not None and self.members[name].valid(at) else None
+        return name if name is not None and self.members[name].key_valid(key, at) else None
+
+    @property
+    def timed(self) -> bool:
+        """Whether any key may sign for a time only."""
+        return any(member.timed(key) for member in self.members.values() for key in member.keys)
 
     def people_of(self, email: str) -> frozenset[str]:
         """The principals that an author header's address names (case is ignored); nothing is proven by it."""
@@ -155,7 +172,7 @@ class TrustState:
         """The keys of a role's members, sorted; with `at`, of those who may sign then."""
         names = self.roles.get(role, frozenset())
         members = [self.members[name] for name in names]
-        return sorted(key for member in members if at is None or member.valid(at) for key in member.keys)
+        return sorted(key for member in members for key in member.keys if at is None or member.key_valid(key, at))
 
     def threshold(self, role: str) -> int:
         """How many members of a role must sign together. Raises Refused("trust-quorum") without the role."""
@@ -238,15 +255,17 @@ def check_successor(
     document: bytes,
     signatures: Mapping[str, str],
     verify_ssh: VerifySsh,
+    at: datetime | None = None,
 ) -> TrustState:
     """The state of `document`, when it may follow `previous`.
 
     `signatures` maps principal to an armored SSHSIG over `document` (namespace "lockgate-trust"). They must
     reach the owners' threshold of the previous version and of the new one, people counted once whatever
-    number of keys they hold. The previous owners are asked before the bytes are parsed. Raises
+    number of keys they hold. The previous owners are asked before the bytes are parsed. With `at`, when the
+    signatures were first seen, keys that may not sign then do not count. Raises
     Refused("trust-quorum"), Refused("trust-rollback"), Invalid("trust-malformed"), Refused("key-reused").
     """
-    _check_quorum(previous, quorum_signers(previous, document, signatures, verify_ssh), "the version in force")
+    _check_quorum(previous, quorum_signers(previous, document, signatures, verify_ssh, at), "the version in force")
     following = TrustState.parse(document)
     if following.version != previous.version + 1:
         raise Refused(
@@ -257,12 +276,16 @@ def check_successor(
             got=f"version {following.version}",
             cure="write the change as the next version and have it signed",
         )
-    _check_quorum(following, quorum_signers(following, document, signatures, verify_ssh), "the new version")
+    _check_quorum(following, quorum_signers(following, document, signatures, verify_ssh, at), "the new version")
     return following
 
 
 def quorum_signers(
-    trust: TrustState, document: bytes, signatures: Mapping[str, str], verify_ssh: VerifySsh
+    trust: TrustState,
+    document: bytes,
+    signatures: Mapping[str, str],
+    verify_ssh: VerifySsh,
+    at: datetime | None = None,
 ) -> frozenset[str]:
     """The owners of one version whose signature over `document` is good, each person once."""
     counted: set[str] = set()
@@ -273,7 +296,7 @@ def quorum_signers(
             key = verify_ssh(armored, document, TRUST_NAMESPACE)
         except Exception:  # noqa: S112 - whatever a signature fails by, it does not count
             continue
-        if trust.owner_of(key) == principal:
+        if trust.owner_of(key) == principal and (at is None or trust.members[principal].key_valid(key, at)):
             counted.add(principal)
     return frozenset(counted)
 

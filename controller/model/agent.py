@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, Strict
 
 from controller.model.base import Document, Name, Part, SshKey, Text, Texts
+from controller.model.trust import TimedKey
 
 
 class AgentSpec(Part):
@@ -16,6 +17,11 @@ class AgentSpec(Part):
     region: Text | None = None
     labels: dict[str, str] = Field(default_factory=dict)
     public_key: SshKey
+    """The key the agent signs with, or that of the authority that certifies its keys."""
+    cert_authority: bool = False
+    """Whether the key is an authority's: the agent signs with keys certified for its name (ssh-keygen -s)."""
+    previous_keys: Annotated[tuple[TimedKey, ...], Strict(False)] = ()
+    """Keys it may still sign with for a time, as while its key is rotated."""
     driver: Literal["process", "docker", "compose", "helm", "exec"] = "process"
     driver_config: dict[Annotated[str, Field(min_length=1)], str] = Field(default_factory=dict)
     allow: Texts = ()

@@ -64,13 +64,36 @@ RoleOrRoles = Annotated[
 ]
 
 
-class Principal(Part):
-    """A person or machine and its keys."""
+class TimedKey(Part):
+    """A key that may sign for a time only, as while it is rotated."""
 
-    keys: Annotated[tuple[SshKey, ...], Strict(False), Field(min_length=1)]
+    public_key: SshKey
+    valid_after: Time | None = None
+    valid_before: Time | None = None
+
+
+class Principal(Part):
+    """A person or machine and its keys; a key is its public line, or that line with a time of its own."""
+
+    keys: Annotated[tuple[SshKey | TimedKey, ...], Strict(False), Field(min_length=1)]
     emails: Annotated[tuple[Text, ...], Strict(False)] = ()
     valid_after: Time | None = None
     valid_before: Time | None = None
+
+    @property
+    def timed_keys(self) -> tuple[TimedKey, ...]:
+        """Every key with the time within which it may sign, the principal's own included."""
+        return tuple(self._timed(key) for key in self.keys)
+
+    def _timed(self, key: str | TimedKey) -> TimedKey:
+        own = TimedKey(public_key=key) if isinstance(key, str) else key
+        after = [time for time in (own.valid_after, self.valid_after) if time is not None]
+        before = [time for time in (own.valid_before, self.valid_before) if time is not None]
+        return TimedKey(
+            public_key=own.public_key,
+            valid_after=max(after, default=None),
+            valid_before=min(before, default=None),
+        )
 
 
 class Role(Part):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
-from controller.core.trust import Member, TrustState, VerifySsh
+from controller.core.trust import OWNERS, TRUST_NAMESPACE, Member, TrustState, VerifySsh
 from controller.errors import UsageError
 from controller.model.trustroot import TrustRoot
 from controller.ports import Repo
@@ -30,9 +30,9 @@ def allowed_signers(repo: Repo, root: TrustRoot, tip: str, verify_ssh: VerifySsh
     lines: dict[tuple[str, str], str] = {}
     for state in states:
         for member in _members(state, role):
-            for key in member.keys:
+            for key, span in member.spans.items():
                 # The latest version decides how long a key may sign.
-                lines[member.name, key] = f"{member.name} {_options(member)} {key}"
+                lines[member.name, key] = f"{member.name} {_options(state, member, *span)} {key}"
     return "".join(f"{line}\n" for line in sorted(lines.values()))
 
 
@@ -40,12 +40,13 @@ def _members(state: TrustState, role: str | None) -> Iterable[Member]:
     return [member for name, member in state.members.items() if role is None or state.holds(name, role)]
 
 
-def _options(member: Member) -> str:
-    options = ['namespaces="git"']
-    if member.valid_after is not None:
-        options.append(f'valid-after="{_time(member.valid_after)}"')
-    if member.valid_before is not None:
-        options.append(f'valid-before="{_time(member.valid_before)}"')
+def _options(state: TrustState, member: Member, after: datetime | None, before: datetime | None) -> str:
+    signs = f"git,{TRUST_NAMESPACE}" if state.holds(member.name, OWNERS) else "git"
+    options = [f'namespaces="{signs}"']
+    if after is not None:
+        options.append(f'valid-after="{_time(after)}"')
+    if before is not None:
+        options.append(f'valid-before="{_time(before)}"')
     return ",".join(options)
 
 

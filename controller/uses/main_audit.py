@@ -10,6 +10,7 @@ from controller.errors import Invalid, LockgateError, Refused
 from controller.ledger.canonical import digest
 from controller.uses.evidence_walk import Facts
 from controller.uses.findings import Finding, RefusedCommit, rule_of
+from controller.uses.observation import Observation
 from controller.uses.whole_history import Answer, History
 
 
@@ -38,7 +39,8 @@ def audit_main(history: History) -> Answer:
         return [Finding("main-rewound", "", "", rule_of("main-rewound"), "main is gone")], []
     try:
         state = genesis_state(repo, history.root)
-        terms = Terms(history.root.project, history.root.refs.main, history.verify_ssh)
+        seen = Observation(repo, facts, history.ground.main)
+        terms = Terms(history.root.project, history.root.refs.main, history.verify_ssh, observed=seen)
         judged = judge_main(repo, state, tip, FactsBacking(facts), terms)
     except LockgateError as error:
         return [Finding(error.code, tip, "", rule_of(error.code), f"{error.what} ({error.got})")], []
