@@ -90,12 +90,19 @@ class Repo(Protocol):
         """An object's kind ("commit", "tree", "blob") and bytes, checked against its id."""
         ...
 
-    def append(self, ref: str, expected: str | None, commits: Sequence[NewCommit], signer: Signer) -> list[str]:
+    def append(
+        self,
+        ref: str,
+        expected: str | None,
+        commits: Sequence[NewCommit],
+        signer: Signer,
+        base: str | None = None,
+    ) -> list[str]:
         """Write `commits` in order on top of `expected`, sign each, and swap `ref` once, durably.
 
-        `expected=None` creates the ref. Returns the new commit ids, oldest first. Raises Conflict("ref-moved")
-        when the ref is not at `expected` (nothing is rebased), Refused("push-rejected") when the origin's
-        hook says no, Unavailable when the origin does not answer.
+        The first one changes the tree of `base`, by default that of `expected`. `expected=None` creates the ref.
+        Returns the new commit ids, oldest first. Raises Conflict("ref-moved") when the ref is not at `expected`
+        (nothing is rebased), Refused("push-rejected") when the origin's hook says no, Unavailable when the origin does not answer.
         """
         ...
 

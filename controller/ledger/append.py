@@ -152,28 +152,12 @@ def _load_log(repo: Repo, tip: str, size: int) -> Log:
     return edge
 
 
-def restoration(repo: Repo, good: str, foreign: str) -> dict[str, bytes | None]:
-    """The changes that put the tree at `foreign` back to that at `good`, for `prepare(restore=…)`."""
-    return {
-        change.path: repo.read(change.new.blob) if change.new is not None else None
-        for change in repo.changes(foreign, good)
-    }
-
-
-def prepare(
-    ledger: Ledger,
-    drafts: Sequence[Draft],
-    signer: Signer,
-    origin: str,
-    restore: Mapping[str, bytes | None] | None = None,
-) -> Prepared:
+def prepare(ledger: Ledger, drafts: Sequence[Draft], signer: Signer, origin: str) -> Prepared:
     """Build, sign and chain a batch; nothing is written. `origin` is the checkpoint's (`log.origin_of`).
 
     A draft earlier than the last entry is raised to its time; sealed details get their entries and root here.
-    Only the batch's last commit carries the log's tiles and checkpoint. `restore` (see `restoration`) goes into
-    the first commit, when `ledger` is the last good tip and the batch is written on top of foreign commits.
-    Raises Invalid or Refused for a
-    draft that has no place (unknown run, run opened twice).
+    Only the batch's last commit carries the log's tiles and checkpoint. Raises Invalid or Refused for a draft
+    that has no place (unknown run, run opened twice).
     """
     state, chains, open_entries = ledger.state, dict(ledger.chains), dict(ledger.open_entries)
     commits: list[NewCommit] = []
@@ -189,11 +173,7 @@ def prepare(
         built = build(draft, _place(state, draft, chain), signer)
         entry = built.entry
         after = fold.apply(state, entry)
-        changes: dict[str, bytes | None] = {
-            **(restore or {} if not commits else {}),
-            **built.files,
-            **fold.derived_files(state, after),
-        }
+        changes: dict[str, bytes | None] = {**built.files, **fold.derived_files(state, after)}
         state = after
         if chain is not None and draft.run is not None:
             if chain.sequence == 1:
@@ -218,11 +198,13 @@ def prepare(
 def write(repo: Repo, prepared: Prepared, expected: str | None, signer: Signer, ref: str = EVIDENCE_REF) -> Ledger:
     """Push a batch by one compare-and-swap from `expected` and return the new tip.
 
-    Raises what Repo.append raises; then nothing was written, and the pass is to be thrown away.
+    The batch's trees follow from that of the ledger it was prepared on. Where `expected` is another commit,
+    foreign ones stand on top of the ledger's, and nothing of their trees remains. Raises what Repo.append
+    raises; then nothing was written, and the pass is to be thrown away.
     """
     if not prepared.commits:
         return prepared.ledger
-    ids = repo.append(ref, expected, prepared.commits, signer)
+    ids = repo.append(ref, expected, prepared.commits, signer, prepared.ledger.commit)
     recorded = tuple(
         entry.model_copy(update={"commit": commit}) for entry, commit in zip(prepared.entries, ids, strict=True)
     )

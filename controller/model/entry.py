@@ -6,6 +6,7 @@ microseconds and `Z`; digests are `sha256:<hex>`; Git object ids are bare hex.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
@@ -391,11 +392,26 @@ class RequestJudged(Wire):
     reason: str | None
 
 
+MOST_REMOVED = 256
+"""How many removed commits a repair names; parents link the others, which it only counts."""
+
+
 class EvidenceRepaired(Wire):
-    """Foreign commits on this branch; the tree before them was restored."""
+    """Foreign commits on this branch; the tree before them, that of `restored`, was put back.
+
+    `removed` are the first ones (at most `MOST_REMOVED`), oldest first; `commits` counts all of them when there
+    are more. `reasons` says in words why they are not the controller's, each once.
+    """
 
     removed: tuple[GitId, ...]
     restored: GitId
+    commits: int | None = None
+    reasons: tuple[str, ...] = ()
+
+    def names(self, foreign: Sequence[str], good: str | None) -> bool:
+        """Whether this is the repair of exactly these commits on top of `good`."""
+        counted = len(self.removed) if self.commits is None else self.commits
+        return (self.removed, counted, self.restored) == (tuple(foreign[:MOST_REMOVED]), len(foreign), good)
 
 
 RUN_KINDS: dict[str, type[Wire]] = {

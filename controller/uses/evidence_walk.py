@@ -8,7 +8,7 @@ comparing the state each ends in with the one the next began from.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import datetime
+from functools import partial
 
 from controller.core.trust import CONTROLLER, TrustState
 from controller.errors import Invalid, LockgateError, Refused
@@ -34,6 +34,7 @@ from controller.model.keys import key_id
 from controller.ports import Repo
 from controller.uses.entry_checks import ENTRY_CHECKS, Seen, Subject
 from controller.uses.findings import Finding, rule_of
+from controller.uses.own import Before, claimed_version, fault
 from controller.uses.walked import Edge, Facts, Ground, blob_id, edge_at, holds_controller
 
 __all__ = ["Edge", "Facts", "Ground", "Walk", "blob_id", "edge_at", "holds_controller"]
@@ -135,32 +136,18 @@ class Walk:
 
     def _defect(self, commit: Commit) -> tuple[str, str] | None:
         """Why a commit is not the controller's, or None."""
-        expected = (self._last,) if self._last is not None else ()
-        if commit.malformed is not None:
-            return commit.malformed, "the commit object breaks a rule of its own"
-        if commit.parents != expected:
-            return "foreign-evidence", f"the branch is not linear here: {len(commit.parents)} parents"
-        if commit.signature == "bad":
-            return "signature-invalid", "the commit's signature does not hold"
-        if commit.key is None:
-            return "foreign-evidence", "the commit is not signed"
-        if not self._controller_key(commit.key, commit.committer.at):
-            return "foreign-evidence", "the commit is not signed by the controller"
-        return None
-
-    def _controller_key(self, key: str, at: datetime) -> bool:
-        return any(holds_controller(trust, key, at) for trusts in self._ground.trusts.values() for trust in trusts)
+        cursors = self._state.cursors
+        before = Before(self._last, cursors.trust_version, cursors.at)
+        return fault(commit, before, self._ground.trusts, partial(claimed_version, self._repo))
 
     def _changes(self, commit: Commit) -> list[Change]:
         """What the commit changes, over foreign commits when it is the one that repairs them."""
-        changes = self._repo.changes(self._last, commit.id)
-        if not self._foreign:
-            return changes
-        over = self._repo.changes(self._good, commit.id)
-        if any(change.path.endswith("-evidence-repaired.dsse.json") for change in over):
-            return over
-        self._give_up_foreign()
-        return changes
+        if self._foreign:
+            over = self._repo.changes(self._good, commit.id)
+            if any(change.path.endswith("-evidence-repaired.dsse.json") for change in over):
+                return over
+            self._give_up_foreign()
+        return self._repo.changes(self._last, commit.id)
 
     def _give_up_foreign(self) -> None:
         for oid, code, message in self._foreign:
@@ -402,7 +389,7 @@ class Walk:
 
     def _repaired(self, oid: str, detail: EvidenceRepaired, path: str) -> None:
         removed = tuple(commit for commit, _, _ in self._foreign)
-        if (removed, self._good) == (detail.removed, detail.restored):
+        if detail.names(removed, self._good):
             self.facts.repaired += removed
             self._foreign = []
             return

@@ -43,7 +43,11 @@ def walk(
     parts = [list(commits[a:b]) for a, b in zip([0, *cuts], [*cuts, len(commits)], strict=True)]
     if len(parts) == 1:
         return _walk_one(repo, ground, edge, last, parts[0], progress)
-    return _walk_side_by_side(repo, ground, edges, parts, progress)
+    facts, findings, end = _walk_side_by_side(repo, ground, edges, parts, progress)
+    if findings:
+        # A cut may have fallen among foreign commits that were removed again: one walk says what holds.
+        return _walk_one(repo, ground, edge, last, commits, progress)
+    return facts, findings, end
 
 
 def _cuts(repo: Repo, commits: Sequence[str]) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from controller.core.chain import Chain, ChainLink
 from controller.core.trust import TrustState, VerifySsh, check_successor
@@ -28,19 +29,8 @@ def trust_history(
     repo: Repo, root: TrustRoot, tip: str, verify_ssh: VerifySsh
 ) -> list[tuple[ChainLink, TrustState]]:
     """Each link of the chain with the state it leads to, oldest first. Raises as `build_chain` does."""
-    first = _genesis_link(repo, root)
-    start = TrustState.parse(first.document)
-    chains: dict[str, list[tuple[ChainLink, TrustState]]] = {start.sha256: [(first, start)]}
-    genesis = repo.file(root.genesis, TRUST_PATH)
-    seen = {genesis.blob if genesis else ""}
-    last = None
-    for commit in repo.first_parents(tip, root.genesis):
-        entry = repo.file(commit.id, TRUST_PATH)
-        if entry is None or entry.blob == last:
-            continue
-        last = entry.blob
-        if entry.blob not in seen and _follow(repo, commit.id, repo.read(entry.blob), chains, verify_ssh):
-            seen.add(entry.blob)
+    commits = [commit.id for commit in repo.first_parents(tip, root.genesis)]
+    chains = _chains(repo, root, commits, verify_ssh)
     current = repo.file(tip, TRUST_PATH)
     wanted = TrustState.parse(repo.read(current.blob)).sha256 if current else ""
     if wanted not in chains:
@@ -53,6 +43,43 @@ def trust_history(
             cure="run `lockgate verify`",
         )
     return chains[wanted]
+
+
+def signed_versions(
+    repo: Repo, root: TrustRoot, commits: Iterable[str], verify_ssh: VerifySsh
+) -> dict[int, tuple[TrustState, ...]]:
+    """Every trust version of these first-parent commits of main, oldest first, that its owners' quorum signed;
+    genesis' own among them. Whether main could be accepted with it is another question. Raises
+    Refused("genesis-mismatch") and what a damaged genesis raises.
+    """
+    found: dict[int, dict[str, TrustState]] = {}
+    for chain in _chains(repo, root, commits, verify_ssh).values():
+        for _, state in chain:
+            found.setdefault(state.version, {})[state.sha256] = state
+    return {version: tuple(states.values()) for version, states in found.items()}
+
+
+def _chains(
+    repo: Repo, root: TrustRoot, commits: Iterable[str], verify_ssh: VerifySsh
+) -> dict[str, list[tuple[ChainLink, TrustState]]]:
+    """Every chain of documents from genesis, by the digest of the one it ends in."""
+    first = _genesis_link(repo, root)
+    start = TrustState.parse(first.document)
+    chains: dict[str, list[tuple[ChainLink, TrustState]]] = {start.sha256: [(first, start)]}
+    genesis = repo.file(root.genesis, TRUST_PATH)
+    seen = {genesis.blob if genesis else ""}
+    last = None
+    for commit in commits:
+        try:
+            entry = repo.file(commit, TRUST_PATH)
+            if entry is None or entry.blob == last:
+                continue
+            last = entry.blob
+            if entry.blob not in seen and _follow(repo, commit, repo.read(entry.blob), chains, verify_ssh):
+                seen.add(entry.blob)
+        except Refused:
+            continue  # a document that cannot be read is no link; judging main says what is wrong there
+    return chains
 
 
 def _follow(

@@ -7,24 +7,22 @@ finding, never an exception.
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable
 
 from controller.core.accept import genesis_state
-from controller.core.trust import TrustState, VerifySsh
+from controller.core.trust import VerifySsh
 from controller.errors import Invalid, LockgateError, Refused
-from controller.ledger.append import load_log
-from controller.ledger.log import CHECKPOINT, Tree, origin_of
-from controller.model.documents import TRUST_PATH
+from controller.ledger.log import CHECKPOINT, origin_of
 from controller.model.trustroot import TrustRoot
 from controller.ports import Repo
 from controller.uses import segments
 from controller.uses.evidence_walk import Edge, Facts, Ground, edge_at
 from controller.uses.findings import Finding, RefusedCommit, VerifyReport, rule_of
 from controller.uses.main_audit import audit_main
+from controller.uses.pinned import pinned_fault
 from controller.uses.replay_checks import Ask
 from controller.uses.requests_audit import audit_requests
+from controller.uses.trust_chain import signed_versions
 from controller.uses.whole_history import Answer, History
 
 __all__ = ["HISTORY_CHECKS", "Finding", "History", "VerifyReport", "verify"]
@@ -63,7 +61,7 @@ def verify(
     findings: list[Finding] = []
     refused: list[RefusedCommit] = []
     try:
-        genesis = genesis_state(repo, root)
+        genesis_state(repo, root)
         positions = {oid: place for place, oid in enumerate(repo.chain(tips.main))} if tips.main else {}
         if root.genesis not in positions:
             raise Refused("genesis-mismatch", "main does not descend from the pinned genesis commit")
@@ -74,7 +72,7 @@ def verify(
         project=root.project,
         genesis=root.genesis,
         origin=origin_of(root.project, root.genesis),
-        trusts=_trusts(repo, positions, genesis.trust),
+        trusts=signed_versions(repo, root, positions, verify_ssh),
         main=positions,
         ask=ask,
     )
@@ -115,26 +113,8 @@ def verify(
 
 def _pinned_checkpoint(repo: Repo, root: TrustRoot, tip: str | None) -> list[Finding]:
     """The log reaches the size that the trust root pins, and has the pinned root there."""
-    pinned = root.checkpoint
-    if pinned is None:
-        return []
-    code, what = "checkpoint-mismatch", ""
-    try:
-        size = load_log(repo, tip).size if tip is not None else 0
-        if size < pinned.size:
-            what = f"the log has {size} entries, the trust root pins {pinned.size}"
-        elif tip is not None:
-            tree = Tree(size, partial(_content, repo, tip))
-            if base64.b64encode(tree.root(pinned.size)).decode() != pinned.root:
-                what = f"the log's root over {pinned.size} entries is not the one that the trust root pins"
-    except LockgateError as error:
-        what = f"the log cannot be compared with the trust root's checkpoint: {error.what}"
+    code, what = "checkpoint-mismatch", pinned_fault(repo, root, tip)
     return [Finding(code, tip or "", CHECKPOINT, rule_of(code), what)] if what else []
-
-
-def _content(repo: Repo, commit: str, path: str) -> bytes | None:
-    file = repo.file(commit, path)
-    return repo.read(file.blob) if file is not None else None
 
 
 def _in_order(findings: list[Finding], main: dict[str, int], evidence: list[str]) -> list[Finding]:
@@ -190,28 +170,6 @@ def _begin_after(repo: Repo, commits: list[str]) -> tuple[str | None, Edge]:
 
 def _after(commits: list[str], last: str | None) -> list[str]:
     return commits if last is None else commits[commits.index(last) + 1 :]
-
-
-def _trusts(repo: Repo, main: dict[str, int], genesis: TrustState) -> dict[int, tuple[TrustState, ...]]:
-    """Every trust document that ever stood on main, by version: candidates, which judging main confirms."""
-    found: dict[int, tuple[TrustState, ...]] = {genesis.version: (genesis,)}
-    blobs: set[str] = set()
-    for trust in _documents(repo, main, blobs):
-        known = found.get(trust.version, ())
-        if all(trust.sha256 != other.sha256 for other in known):
-            found[trust.version] = (*known, trust)
-    return found
-
-
-def _documents(repo: Repo, main: dict[str, int], blobs: set[str]) -> Iterator[TrustState]:
-    for oid in main:
-        try:
-            file = repo.file(oid, TRUST_PATH)
-            if file is not None and file.blob not in blobs:
-                blobs.add(file.blob)
-                yield TrustState.parse(repo.read(file.blob))
-        except (Refused, Invalid):
-            continue  # judging main says what is wrong with it
 
 
 def _path(error: LockgateError) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from controller.errors import Invalid
-from controller.ledger.append import EVIDENCE_REF, prepare, restoration, write
+from controller.ledger.append import EVIDENCE_REF, prepare, write
 from controller.model import entry as e
 from controller.uses import story
 from tests.support.home import Home
@@ -62,9 +62,7 @@ def test_commits_are_found_behind_a_repaired_foreign_one(tmp_path: Path) -> None
     good = home.ledger.commit or ""
     foreign = home.commit(EVIDENCE_REF, {"events/x": b"x"}, "mallory", "Foreign")
     draft = home.story.draft("evidence-repaired", e.EvidenceRepaired(removed=(foreign,), restored=good))
-    prepared = prepare(
-        home.ledger, [draft], home.controller, home.origin_line, restoration(home.repo, good, foreign)
-    )
+    prepared = prepare(home.ledger, [draft], home.controller, home.origin_line)
     home.ledger = write(home.repo, prepared, foreign, home.controller)
     home.batch(home.story.run("dev", "shop-1"))
     steps = story.timeline(home.repo, home.ledger.commit or "", run_of(home, 1))["steps"]

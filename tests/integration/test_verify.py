@@ -15,7 +15,7 @@ import pytest
 
 from controller.adapters.git.repo import GitRepo
 from controller.errors import Invalid
-from controller.ledger.append import EVIDENCE_REF, Prepared, load, prepare, restoration, write
+from controller.ledger.append import EVIDENCE_REF, Prepared, load, prepare, write
 from controller.ledger.canonical import canonical, digest
 from controller.ledger.dsse import STATEMENT_PAYLOAD, sign, split
 from controller.model import entry as e
@@ -509,9 +509,7 @@ def test_a_repaired_foreign_commit_is_listed_as_refused(home: Home) -> None:
     foreign = home.commit(EVIDENCE_REF, {"events/x": b"x", "state/dev.json": b"{}"}, "mallory", "Foreign")
     detail = e.EvidenceRepaired(removed=(foreign,), restored=good)
     draft = home.story.draft("evidence-repaired", detail)
-    restore = restoration(home.repo, good, foreign)
-    assert restore.keys() == {"events/x", "state/dev.json"}
-    prepared = prepare(home.ledger, [draft, *event(home)], home.controller, home.origin_line, restore)
+    prepared = prepare(home.ledger, [draft, *event(home)], home.controller, home.origin_line)
     home.ledger = write(home.repo, prepared, foreign, home.controller)
     report = home.verify()
     assert report.findings == ()

@@ -190,14 +190,21 @@ class GitRepo:
             raise corrupt(oid, "no such object, or one that cannot be read") from error
         return kind, self.store.raw(oid, kind.encode())
 
-    def append(self, ref: str, expected: str | None, commits: Sequence[NewCommit], signer: Signer) -> list[str]:
+    def append(
+        self,
+        ref: str,
+        expected: str | None,
+        commits: Sequence[NewCommit],
+        signer: Signer,
+        base: str | None = None,
+    ) -> list[str]:
         """Write signed commits on top of `expected` and swap `ref` once; see ports.Repo."""
         name = full_ref(ref)
         if not commits:
             return []
         self._respect_hooks()
         self._check_tip(name, expected)
-        oids, made = self._builder.build(expected, commits, signer)
+        oids, made = self._builder.build(expected, commits, signer, base)
         self.publish(name, expected, oids[-1], made)
         return oids
 

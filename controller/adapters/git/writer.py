@@ -25,15 +25,19 @@ class Builder:
         self._email = email
         self._roots: dict[str, Root] = {}
 
-    def build(self, parent: str | None, commits: Sequence[NewCommit], signer: Signer) -> tuple[list[str], Sink]:
-        """(ids oldest first, every new object) of `commits` stacked on `parent`."""
+    def build(
+        self, parent: str | None, commits: Sequence[NewCommit], signer: Signer, base: str | None = None
+    ) -> tuple[list[str], Sink]:
+        """(ids oldest first, every new object) of `commits` stacked on `parent`; the first one changes the tree
+        of `base`, by default the parent's."""
         sink = Sink()
         oids: list[str] = []
         # Taken out while it changes: a failed build must not leave a half-changed tree behind. Known by commit,
         # because reading the commit back would make libgit2 look through every pack again.
-        root = self._roots.pop(parent, None) if parent is not None else None
+        base = base or parent
+        root = self._roots.pop(base, None) if base is not None else None
         if root is None:
-            root = Root(self._store.root(parent) if parent is not None else EMPTY_TREE, self._store.tree)
+            root = Root(self._store.root(base) if base is not None else EMPTY_TREE, self._store.tree)
         for commit in commits:
             tree = root.apply(commit.changes, sink)
             who = objects.encode_person(self._name, self._email, commit.at)
