@@ -52,6 +52,8 @@ class Wish:
     trust_root: Path | None
     expires_after: str
     wait: str | None
+    run: str | None = None
+    """The run, where it need not be the open one."""
 
 
 def register(app: typer.Typer) -> None:
@@ -123,7 +125,7 @@ def send(options: Context, wish: Wish) -> None:
     patience = duration("--wait", wish.wait) if wish.wait is not None else None
     with writing(options, wish.trust_root) as repo:
         found = view(repo)
-        run, binds = check(found, wish.verb, wish.environment)
+        run, binds = (wish.run, None) if wish.run is not None else check(found, wish.verb, wish.environment)
         who = person(found.trust, wish.key, wish.name)
         ask = Ask(
             verb=cast("Verb", wish.verb),

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from controller.core.advance import record_approval, seal, tally_of
+from controller.core import replays
 from controller.core.desk import Desk
 from controller.core.gates import decide_gates
 from controller.core.inputs import gates_of
@@ -88,6 +89,8 @@ def _refusal(
     """Why an entitled request cannot be done now: (code, message); None when it can."""
     if request.verb not in DO:
         return "verb-unsupported", f"this controller does not do {request.verb} yet"
+    if request.verb == "replay":
+        return replays.refusal(desk.world.state, request)
     if request.verb in WEAKER and request.environment in stopped:
         return "outranked", f"an abort or reject of the same run in the same pass outranks {request.verb}"
     if run is None:
@@ -216,6 +219,10 @@ def _rollback(desk: Desk, commit: Commit, request: Request, actor: Actor) -> Non
     open_rollback(desk, request.environment, commit.id, actor.principal, request.reason, request.ticket)
 
 
+def _replay(desk: Desk, commit: Commit, request: Request, actor: Actor) -> None:
+    """Being accepted is all: what is on record as accepted is decided again (`controller.core.replays`)."""
+
+
 DO: dict[str, Callable[[Desk, Commit, Request, Actor], None]] = {
     "approve": _approve,
     "reject": _reject,
@@ -223,4 +230,5 @@ DO: dict[str, Callable[[Desk, Commit, Request, Actor], None]] = {
     "resume": _control("resumed", "RESUMED"),
     "abort": _abort,
     "rollback": _rollback,
+    "replay": _replay,
 }

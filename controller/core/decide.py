@@ -7,6 +7,7 @@ from controller.core.asked import judge_requests
 from controller.core.desk import Desk
 from controller.core.gates import Question
 from controller.core.opening import open_runs
+from controller.core.replays import record_replays
 from controller.core.tags import watch_tags
 from controller.core.world import Decision, World
 from controller.ledger.canonical import canonical, digest
@@ -23,6 +24,7 @@ def decide(world: World) -> Decision:
     for environment in sorted(desk.runs):
         advance(desk, environment)
     watch_tags(desk)
+    record_replays(desk)
     return desk.decision()
 
 

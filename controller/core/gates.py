@@ -15,12 +15,19 @@ from typing import Any, Literal
 
 from controller.core.run import UNANSWERED
 from controller.ledger.canonical import canonical, digest
+from controller.ledger.canonical import parse as parse_json
 from controller.model.entry import Gates, Verdict, format_time
 from controller.model.policy import PolicySpec
 
 Result = Literal["PASS", "WARN", "WAIT", "FAIL"]
 
 DEFAULT_DEADLINE = timedelta(minutes=10)
+TIMED_OUT = "gate-timeout"
+"""The code of a gate that got no answer until its deadline."""
+COST_EXCEEDED = "cost-exceeded"
+"""The code of a rule that was ended by the limits of its worker: an observation, which depends on the machine."""
+BUILT_IN = ("release-active", "promotes-from", "freeze", "window", "schedule", "targets", "secrets")
+"""The gates of every run, whatever its environment asks for; a rollback is promoted from nowhere."""
 _RANK: Mapping[str, int] = {"PASS": 0, "WARN": 1, "WAIT": 2, "FAIL": 3}
 
 
@@ -84,14 +91,22 @@ def decide_gates(
     questions: list[Question] = []
     seen: dict[str, Any] = {}
     for gate in gates:
-        inputs = {**gate.inputs, "now": format_time(now)} if gate.type in TIMED else dict(gate.inputs)
+        # What is decided from is what is committed: a number may have another type once it was written.
+        inputs = parse_json(
+            canonical({**gate.inputs, "now": format_time(now)} if gate.type in TIMED else dict(gate.inputs))
+        )
         answer = _ask(gate, inputs, asked.get(gate.name, now), now, answers, questions)
         verdicts.append(verdict_from(gate, inputs, answer))
         seen[gate.name] = inputs
-    aggregate = max((v.verdict for v in verdicts), key=_RANK.__getitem__, default="PASS")
+    aggregate = aggregate_of(verdicts)
     detail = Gates(stage=stage, aggregate=aggregate, verdicts=tuple(verdicts), decision=decision_digest(verdicts))
     waits = [v.until for v in verdicts if v.verdict == "WAIT" and v.until is not None]
     return Decided(detail, canonical(seen), tuple(questions), min(waits, default=None))
+
+
+def aggregate_of(verdicts: Sequence[Verdict]) -> Result:
+    """The worst of the verdicts; PASS without any."""
+    return max((v.verdict for v in verdicts), key=_RANK.__getitem__, default="PASS")
 
 
 def decision_digest(verdicts: Sequence[Verdict]) -> str:
@@ -108,6 +123,21 @@ def decision_digest(verdicts: Sequence[Verdict]) -> str:
             }
         )
     )
+
+
+def gate_names(policies: Mapping[str, str], rollback: bool) -> list[tuple[str, str | None]]:
+    """The gates a run must have, in order, each with its policy's name (None: built in).
+
+    `policies` maps the policies that the environment names, in its order, to their gate types.
+    """
+    built_in = [name for name in BUILT_IN if not (rollback and name == "promotes-from")]
+    # A policy may be called like a built-in gate; no document's name has a slash.
+    asked = [
+        (f"policies/{name}" if name in built_in else name, name)
+        for name, kind in policies.items()
+        if not (rollback and kind == "soak")
+    ]
+    return [*((name, None) for name in built_in), *asked]
 
 
 def config_of(policy: PolicySpec) -> dict[str, Any]:
@@ -138,12 +168,18 @@ def _ask(
     if pure is not None:
         return pure(gate.config, inputs)
     question = question_for(gate.type, gate.config, inputs)
-    given = answers.get(question.key)
+    answer = answer_from(gate, since, now, answers.get(question.key))
+    if answer.code == UNANSWERED:
+        questions.append(question)
+    return answer
+
+
+def answer_from(gate: Gate, since: datetime, now: datetime, given: Mapping[str, Any] | None) -> Answer:
+    """What a gate that somebody else answers says at `now`, asked at `since`; `given` is the answer, if any."""
     if given is not None and given.get("error") != "unavailable":
         return interpret(gate.config, given)
     if now >= since + gate.deadline:
-        return Answer("FAIL", "gate-timeout", f"no answer from the {gate.type} gate within {gate.deadline}")
-    questions.append(question)
+        return Answer("FAIL", TIMED_OUT, f"no answer from the {gate.type} gate within {gate.deadline}")
     why = str(given["message"]) if given else f"the {gate.type} gate has not answered yet"
     return Answer("WAIT", UNANSWERED, why, until=since + gate.deadline)
 

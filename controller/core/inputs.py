@@ -6,7 +6,7 @@ from typing import Any
 
 from controller.core.approvals import approval_subject
 from controller.core.calendar import span_at
-from controller.core.gates import DEFAULT_DEADLINE, Gate, config_of
+from controller.core.gates import DEFAULT_DEADLINE, Gate, config_of, gate_names
 from controller.core.rollout import order_targets, stages_for
 from controller.core.run import Run
 from controller.core.world import RunDocuments, World
@@ -79,15 +79,13 @@ def gates_of(world: World, run: Run, documents: RunDocuments) -> list[Gate]:
         _builtin("targets", {"targets": list(run.inputs.targets if run.inputs else documents.agents)}),
         _builtin("secrets", {"references": _secrets(documents)}),
     ]
-    for name in documents.environment.spec.gate_names:
-        policy = documents.policies[name].spec
-        if rollback and policy.gate == "soak":
+    for gate_name, name in named_gates(run, documents):
+        if name is None:
             continue
-        taken = any(gate.name == name for gate in gates)
+        policy = documents.policies[name].spec
         gates.append(
             Gate(
-                # A policy may be called like a built-in gate; no document's name has a slash.
-                name=f"policies/{name}" if taken else name,
+                name=gate_name,
                 type=policy.gate,
                 level=policy.level,
                 config=config_of(policy),
@@ -97,6 +95,12 @@ def gates_of(world: World, run: Run, documents: RunDocuments) -> list[Gate]:
             )
         )
     return gates
+
+
+def named_gates(run: Run, documents: RunDocuments) -> list[tuple[str, str | None]]:
+    """The gates that a run's pinned documents ask for: (gate, policy or None), in order."""
+    kinds = {name: documents.policies[name].spec.gate for name in documents.environment.spec.gate_names}
+    return gate_names(kinds, run.opened.mode == "rollback")
 
 
 def _schedule_inputs(run: Run) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from controller.model.entry import (
     MainRefused,
     Opened,
     Pin,
+    Replayed,
     RequestJudged,
     RolledBack,
     Sealed,
@@ -48,9 +49,19 @@ MOVED = 256
 _W = TypeVar("_W", bound=Wire)
 
 
+class ReplayAsked(Wire):
+    """An accepted request to decide a run again; `commit` is the request's."""
+
+    commit: str
+    run: str
+    by: str
+    reason: str
+
+
 class Cursors(Wire):
     """Where the branch stands: `index` is the next entry's. `refused` are the commits main stands still at,
-    `pending` the slot changes no run was opened for yet, `moved` the newest moved tags of what can run again."""
+    `pending` the slot changes no run was opened for yet, `moved` the newest moved tags of what can run again,
+    `replays` the accepted ones that are not on record yet."""
 
     index: int = 0
     project: str = ""
@@ -63,6 +74,7 @@ class Cursors(Wire):
     refused: tuple[MainRefused, ...] = ()
     pending: tuple[SlotChange, ...] = ()
     moved: tuple[TagMoved, ...] = ()
+    replays: tuple[ReplayAsked, ...] = ()
 
 
 class TargetState(Wire):
@@ -204,6 +216,12 @@ def apply(state: State, entry: Entry) -> State:
         step |= {"refused": (*state.cursors.refused, detail)}
     elif isinstance(detail, RequestJudged):
         step |= {"requests": detail.commit}
+        if detail.accepted and detail.verb == "replay" and detail.run is not None:
+            by = predicate.who[0].principal if predicate.who else ""
+            asked = ReplayAsked(commit=detail.commit, run=detail.run, by=by, reason=detail.reason or "")
+            step |= {"replays": (*state.cursors.replays, asked)}
+    elif isinstance(detail, Replayed):
+        step |= {"replays": tuple(one for one in state.cursors.replays if one.commit != detail.request)}
     elif isinstance(detail, TagMoved):
         step |= {"moved": _moved(state, detail)}
     elif isinstance(detail, LockMade):

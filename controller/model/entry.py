@@ -414,6 +414,34 @@ class EvidenceRepaired(Wire):
         return (self.removed, counted, self.restored) == (tuple(foreign[:MOST_REMOVED]), len(foreign), good)
 
 
+class ReplayedDecision(Wire):
+    """One decision made again: the digest on record and the one that came out, null when it could not be made."""
+
+    sequence: int
+    kind: str
+    recorded: Sha256
+    replayed: Sha256 | None
+    match: bool
+    message: str = ""
+
+
+class Replayed(Wire):
+    """A replay that somebody asked for: every decision of `run` made again from committed inputs.
+
+    `request` is the commit that asked; `code` is "replayed" when every decision could be made again.
+    """
+
+    run: str
+    request: GitId
+    by: str
+    reason: str
+    code: str
+    decisions: tuple[ReplayedDecision, ...]
+    total: int
+    matching: int
+    match: bool
+
+
 RUN_KINDS: dict[str, type[Wire]] = {
     "opened": Opened,
     "inputs": Inputs,
@@ -436,6 +464,7 @@ EVENT_KINDS: dict[str, type[Wire]] = {
     "tag-moved": TagMoved,
     "request": RequestJudged,
     "evidence-repaired": EvidenceRepaired,
+    "replayed": Replayed,
 }
 KINDS = RUN_KINDS | EVENT_KINDS
 

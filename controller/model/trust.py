@@ -39,6 +39,7 @@ ACTIONS = (
     "rollback",
     "override",
     "acknowledge",
+    "replay",
 )
 Action = Literal[
     "approve",
@@ -52,6 +53,7 @@ Action = Literal[
     "rollback",
     "override",
     "acknowledge",
+    "replay",
 ]
 Count = Annotated[int, Field(ge=1), INTEGRAL]
 _NAME = {"type": "string", "pattern": NAME_PATTERN, "maxLength": NAME_MAX}

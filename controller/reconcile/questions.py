@@ -28,7 +28,7 @@ RETRY = (1.0, 60.0)
 KEPT = 4096
 WORKERS = 8
 """For each type of question: a hanging registry keeps no gate waiting."""
-UNHURRIED = frozenset({"tags"})
+UNHURRIED = frozenset({"tags", "replay"})
 """Types no pass waits for."""
 _PENDING = {"error": "answer-pending", "message": "no answer came yet"}
 

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from controller.model.schema import DIALECT, schema_id
-from controller.uses import shapes, story
+from controller.uses import replay, shapes, story
 
 ANSWERS: dict[str, Any] = {
     "init": shapes.MadeShape,
@@ -21,6 +21,8 @@ ANSWERS: dict[str, Any] = {
     "targets": list[story.TargetRow],
     "evidence": list[story.EvidenceRow],
     "verify": shapes.VerifyShape,
+    "replay": replay.ReplayAnswer,
+    "replay-figures": replay.FiguresAnswer,
     "request": shapes.AskedShape,
     "rollback-preview": shapes.PreviewShape,
     "promote": shapes.PromotedShape,

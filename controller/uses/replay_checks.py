@@ -2,15 +2,29 @@
 
 The functions are the controller's own. What a gate saw is the inputs file beside its entry, how it is configured
 is in the policy that the run pinned, and what a stage was judged by is the statements file beside its verdict.
+`verify` walks all of history with this, `replay` one run, and both say the same.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from controller.core import run as runs
-from controller.core.gates import PURE, Answer, Gate, config_of, interpret, question_for, verdict_from
+from controller.core.gates import (
+    COST_EXCEEDED,
+    PURE,
+    TIMED_OUT,
+    Gate,
+    aggregate_of,
+    answer_from,
+    config_of,
+    decision_digest,
+    gate_names,
+    question_for,
+    verdict_from,
+)
 from controller.core.parse import parse
 from controller.core.rolling import chosen_verdict, verdict_of
 from controller.core.run import UNANSWERED, Run
@@ -28,8 +42,31 @@ Problem = tuple[str, str, str]
 Ask = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 """Answers a CEL question's payload: `CelWorker.ask` of a worker that nobody asked yet, because each process
 that walks a segment starts its own."""
-_UNDECIDED = frozenset({UNANSWERED, "gate-timeout"})
 _D = TypeVar("_D", bound=Document)
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """One decision made again: the digest on record and the one that comes out now, None when it cannot be made
+    here (`undecided` says why). `problems` are what differs."""
+
+    entry: Entry
+    recorded: str
+    replayed: str | None
+    problems: tuple[Problem, ...] = ()
+    undecided: str = ""
+
+    @property
+    def match(self) -> bool:
+        return self.replayed == self.recorded and not self.problems
+
+
+def stage_digest(detail: Evaluated, statements: str) -> str:
+    """The decision digest of a stage's verdict: sha256 over the RFC 8785 bytes of stage, attempt, since when it was
+    judged, the digest of the statements, criteria and verdict."""
+    wire = detail.wire()
+    wire["statements"] = statements
+    return digest(canonical(wire))
 
 
 class Replay:
@@ -55,6 +92,11 @@ class Replay:
         if entry.kind == "sealed":
             self._runs.pop(run, None)
 
+    def before(self, commit: str, entry: Entry) -> Run | None:
+        """An entry's run as it was before it; None where it cannot be followed."""
+        self.resume(commit, entry)
+        return self._runs.get(entry.run or "")
+
     def resume(self, commit: str, entry: Entry) -> None:
         """Follow a run that opened before this walk began (a later segment), from its entries in the tree."""
         if entry.run is None or entry.run in self._runs:
@@ -70,17 +112,24 @@ class Replay:
     def check(self, entry: Entry, files: Mapping[str, bytes]) -> Iterator[Problem]:
         """What does not come out again of one entry; `files` are those its commit added beside it, by path
         below the run's folder."""
+        again = self.again(entry, files)
+        if again is not None:
+            yield from again.problems
+
+    def again(self, entry: Entry, files: Mapping[str, bytes]) -> Again | None:
+        """A decision made again; None for an entry that is none, or of a run that is not followed."""
         run = self._runs.get(entry.run or "")
         if run is None:
-            return
+            return None
         if isinstance(entry.detail, Gates):
-            yield from self._gates(run, entry, entry.detail, files)
-        elif isinstance(entry.detail, Evaluated):
-            yield from self._evaluated(run, entry, entry.detail, files)
+            return self._gates(run, entry, entry.detail, files)
+        if isinstance(entry.detail, Evaluated):
+            return self._evaluated(run, entry, entry.detail, files)
+        return None
 
     # --- gates -------------------------------------------------------------------------------------------
 
-    def _gates(self, run: Run, entry: Entry, detail: Gates, files: Mapping[str, bytes]) -> Iterator[Problem]:
+    def _gates(self, run: Run, entry: Entry, detail: Gates, files: Mapping[str, bytes]) -> Again:
         name = f"inputs/gates-{run.gates_count + 1:02}.json"
         path = f"{entry.path.rpartition('/')[0]}/{name}"
         try:
@@ -88,39 +137,93 @@ class Replay:
         except (KeyError, LockgateError):
             seen = None
         if not isinstance(seen, dict):
-            yield "digest-mismatch", path, "what the gates saw is not committed beside their verdicts"
-            return
+            what = "what the gates saw is not committed beside their verdicts"
+            return Again(entry, detail.decision, None, (("digest-mismatch", path, what),), what)
+        problems: list[Problem] = []
+        verdicts: list[Verdict] = []
+        undecided = ""
         for verdict in detail.verdicts:
             inputs = seen.get(verdict.gate)
             if not isinstance(inputs, dict) or digest(canonical(inputs)) != verdict.inputs:
-                yield "digest-mismatch", path, f"the inputs of gate {verdict.gate} are not those of its verdict"
+                text = f"the inputs of gate {verdict.gate} are not those of its verdict"
+                problems.append(("digest-mismatch", path, text))
                 continue
             try:
-                again = self._again(run, verdict, inputs)
+                again = self._again(run, entry, detail, verdict, inputs)
             except (LockgateError, KeyError, TypeError, ValueError, AttributeError) as error:
                 why = error.what if isinstance(error, LockgateError) else type(error).__name__
-                yield "decision-mismatch", entry.path, f"gate {verdict.gate} cannot be decided again: {why}"
+                text = f"gate {verdict.gate} cannot be decided again: {why}"
+                problems.append(("decision-mismatch", entry.path, text))
                 continue
-            if again is not None and again != verdict:
+            if again is None:
+                undecided = undecided or f"gate {verdict.gate} cannot be asked here"
+            elif again != verdict:
                 text = f"gate {verdict.gate} gives {again.verdict} {again.code}, recorded is {verdict.verdict}"
-                yield "decision-mismatch", entry.path, f"{text} {verdict.code}"
+                problems.append(("decision-mismatch", entry.path, f"{text} {verdict.code}"))
+            verdicts.append(again or verdict)
+        problems += [("decision-mismatch", entry.path, text) for text in self._whole(run, detail)]
+        replayed = None if undecided else decision_digest(verdicts)
+        return Again(entry, detail.decision, replayed, tuple(problems), undecided)
 
-    def _again(self, run: Run, verdict: Verdict, inputs: Mapping[str, Any]) -> Verdict | None:
-        """The verdict made again; None when that needs somebody who is not here."""
+    def _whole(self, run: Run, detail: Gates) -> Iterator[str]:
+        """Whether the gates are all those that the pinned documents ask for, and add up to the aggregate."""
+        if aggregate_of(detail.verdicts) != detail.aggregate:
+            yield f"the verdicts add up to {aggregate_of(detail.verdicts)}, recorded is {detail.aggregate}"
+        try:
+            asked = self._asked(run)
+        except (LockgateError, KeyError, TypeError):
+            return
+        if asked is not None and [(v.gate, v.policy) for v in detail.verdicts] != asked:
+            yield f"the run's documents ask for the gates {', '.join(name for name, _ in asked)}"
+
+    def _asked(self, run: Run) -> list[tuple[str, str | None]] | None:
+        """The gates that the run must decide, each with its policy's digest; None when nothing is pinned."""
+        pins = {pin.path: pin for pin in run.opened.pins}
+        place = pins.get(f"environments/{run.environment}.yaml")
+        if place is None:
+            return None
+        environment = self._document(place.path, place.blob, Environment)
+        policies = {name: pins[f"policies/{name}.yaml"] for name in environment.spec.gate_names}
+        kinds = {name: self._document(pin.path, pin.blob, Policy).spec.gate for name, pin in policies.items()}
+        named = gate_names(kinds, run.opened.mode == "rollback")
+        return [(gate, policies[name].sha256 if name is not None else None) for gate, name in named]
+
+    def _again(
+        self, run: Run, entry: Entry, detail: Gates, verdict: Verdict, inputs: Mapping[str, Any]
+    ) -> Verdict | None:
+        """The verdict made again; None when that needs somebody who is not here.
+
+        That there was no answer, or that a limit ended the question, is an observation: the record holds it, and
+        what follows from it is decided again.
+        """
         gate = Gate(verdict.gate, verdict.gate, "block", {}, inputs, None)
         if verdict.policy is not None:
             policy = self._policy(run, verdict.policy).spec
-            gate = Gate(verdict.gate, policy.gate, policy.level, config_of(policy), inputs, verdict.policy)
+            deadline = {} if policy.deadline is None else {"deadline": policy.deadline}
+            config = config_of(policy)
+            gate = Gate(verdict.gate, policy.gate, policy.level, config, inputs, verdict.policy, **deadline)
         pure = PURE.get(gate.type)
         if pure is not None:
             return verdict_from(gate, inputs, pure(gate.config, inputs))
-        if self._ask is None or gate.type != "cel" or verdict.code in _UNDECIDED:
+        same = run.gates is not None and run.gates.stage == detail.stage
+        since = run.unanswered.get(gate.name, entry.at) if same else entry.at
+        given: Mapping[str, Any] | None
+        if verdict.code in (UNANSWERED, TIMED_OUT):
+            given = {"error": "unavailable", "message": verdict.message}
+            silent = f"the {gate.type} gate has not answered yet"
+            given = None if verdict.message == silent else given
+        elif gate.type != "cel":
+            answer = answer_from(gate, since, entry.at, {"error": verdict.code, "message": verdict.message})
+            return verdict if verdict_from(gate, inputs, answer) == verdict else None
+        elif verdict.code == COST_EXCEEDED:
+            given = {"error": verdict.code, "message": verdict.message}
+        elif self._ask is None:
             return None
-        given = self._ask(question_for(gate.type, gate.config, inputs).payload)
-        if given.get("error") == "unavailable":
-            return None
-        answer: Answer = interpret(gate.config, given)
-        return verdict_from(gate, inputs, answer)
+        else:
+            given = self._ask(question_for(gate.type, gate.config, inputs).payload)
+            if given.get("error") in ("unavailable", COST_EXCEEDED):
+                return None
+        return verdict_from(gate, inputs, answer_from(gate, since, entry.at, given))
 
     def _policy(self, run: Run, sha256: str) -> Policy:
         for pin in run.opened.pins:
@@ -136,23 +239,36 @@ class Replay:
 
     # --- stages ------------------------------------------------------------------------------------------
 
-    def _evaluated(
-        self, run: Run, entry: Entry, detail: Evaluated, files: Mapping[str, bytes]
-    ) -> Iterator[Problem]:
-        documents = self._documents(run)
+    def _evaluated(self, run: Run, entry: Entry, detail: Evaluated, files: Mapping[str, bytes]) -> Again:
+        recorded = stage_digest(detail, detail.statements)
+        try:
+            documents = self._documents(run)
+        except LockgateError as error:
+            return Again(entry, recorded, None, (("verdict-mismatch", entry.path, error.what),), error.what)
         if documents is None:
-            return
+            return Again(entry, recorded, None, (), "the run did not pin the documents that decide a stage")
         statements: dict[str, list[AgentStatement]] = {}
+        lines = b""
         for name, data in files.items():
             if name.startswith("reports/"):
+                lines += data
                 for line in data.splitlines():
                     said = _statement(line)
                     statements.setdefault(said.agent, []).append(said)
         verdict = verdict_of(run, documents, statements, entry.at)
         chosen = chosen_verdict(verdict)
+        problems: tuple[Problem, ...] = ()
         if (chosen, verdict.criteria, run.evaluating_since) != (detail.verdict, detail.criteria, detail.since):
             text = f"the stage's statements give {chosen or 'no verdict yet'}, recorded is {detail.verdict}"
-            yield "verdict-mismatch", entry.path, text
+            problems = (("verdict-mismatch", entry.path, text),)
+        again = detail.model_copy(
+            update={
+                "verdict": chosen or "unknown",
+                "criteria": verdict.criteria,
+                "since": run.evaluating_since or entry.at,
+            }
+        )
+        return Again(entry, recorded, stage_digest(again, digest(lines)), problems)
 
     def _documents(self, run: Run) -> RunDocuments | None:
         """What judging a stage needs of the run's pinned documents; None when they are not pinned."""

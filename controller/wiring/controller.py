@@ -33,6 +33,7 @@ from controller.reconcile.questions import Answerer, Questions
 from controller.reconcile.reading import Reader
 from controller.reconcile.reconciler import Parts, Reconciler
 from controller.settings import docker_config
+from controller.uses.replay import replay_run
 from controller.uses.resolve import check, resolve
 from controller.uses.trust_chain import build_chain
 
@@ -102,6 +103,7 @@ class Controller:
                 "cel": self._cel.ask,
                 "resolve": self._resolver(self._registry),
                 "tags": self._tag_checker(self._registry),
+                "replay": self._replayer,
             },
             self.clock,
             self.repo.wake,
@@ -254,6 +256,17 @@ class Controller:
             }
 
         return answer
+
+    def _replayer(self, payload: Mapping[str, Any]) -> dict[str, Any]:
+        """Answers `replay` questions: a run decided again, at the tip that this controller knows."""
+        tip = self.reconciler.ledger.commit
+        if tip is None:
+            return {"error": "unavailable", "message": "there is no evidence yet"}
+        reader = GitRepo.read_only(self.repo.gitdir)
+        try:
+            return dict(replay_run(reader, tip, payload["run"], self._cel.ask))
+        finally:
+            reader.close()
 
     def _pinned(self, environment: str) -> Mapping[str, Any]:
         """The locked components of what an environment runs now, for `mode: partial`."""

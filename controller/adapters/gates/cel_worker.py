@@ -7,16 +7,42 @@ memory and processor time, where it can be killed.
 from __future__ import annotations
 
 import json
+import re
 import resource
 import sys
+import time
 from typing import Any
 
 MEMORY = 512 << 20
 """Bytes of address space; more is a MemoryError here or the end of this process."""
+ROUNDS = 64
+"""How often a rule that may walk the keys of a map is evaluated, as far as that takes no longer than `PATIENCE`."""
+PATIENCE = 0.2
+_WALKS = re.compile(r"\.\s*(?:map|filter)\s*\(")
 
 
 def answer(config: dict[str, Any], inputs: dict[str, Any]) -> dict[str, Any]:
-    """The rule's boolean and the values of the variables. An error is an answer with `error` and `message`."""
+    """The rule's boolean and the values of the variables. An error is an answer with `error` and `message`.
+
+    The library walks the keys of a map in an order of its own, another one each time. A rule whose answer depends
+    on that is no function of its inputs: one that could is evaluated many times, and is an error when the answers
+    differ. (One that differs more rarely is found by a replay.)
+    """
+    texts = (config["rule"], *config.get("variables", {}).values())
+    rounds = ROUNDS if any(_WALKS.search(text) for text in texts) else 1
+    begun = time.monotonic()
+    given = _evaluate(config, inputs)
+    for _ in range(rounds - 1):
+        if "error" in given or time.monotonic() - begun > PATIENCE:
+            break
+        if _evaluate(config, inputs) == given:
+            continue
+        what = "the rule's answer depends on the order of a map's keys; ask with `in`, or iterate over a list"
+        return {"error": "rule-unstable", "message": what}
+    return given
+
+
+def _evaluate(config: dict[str, Any], inputs: dict[str, Any]) -> dict[str, Any]:
     import cel
 
     context: dict[str, Any] = {"inputs": inputs}
@@ -25,14 +51,26 @@ def answer(config: dict[str, Any], inputs: dict[str, Any]) -> dict[str, Any]:
         for name, expression in sorted(config.get("variables", {}).items()):
             variables[name] = cel.evaluate(expression, context)
         value = cel.evaluate(config["rule"], {**context, **variables})
+        if not isinstance(value, bool):
+            return {"error": "cel-error", "message": f"the rule gives {type(value).__name__}, not true or false"}
+        return {"value": value, "variables": {name: _shown(value) for name, value in variables.items()}}
     except MemoryError:
         return {"error": "cost-exceeded", "message": "the rule needs more memory than it may have"}
     except Exception as error:  # whatever the library raises is the rule's error, and an answer
         return {"error": "cel-error", "message": f"{type(error).__name__}: {str(error).splitlines()[0]}"[:300]}
-    if not isinstance(value, bool):
-        return {"error": "cel-error", "message": f"the rule gives {type(value).__name__}, not true or false"}
-    shown = {n: v if isinstance(v, str | int | float | bool) else str(v)[:200] for n, v in variables.items()}
-    return {"value": value, "variables": shown}
+
+
+def _shown(value: Any) -> str | int | float | bool:
+    """A variable's value for a message; the elements of maps and lists sorted, so that equal ones look alike."""
+    return value if isinstance(value, str | int | float | bool) else _sorted(value)[:200]
+
+
+def _sorted(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(sorted(f"{_sorted(k)}: {_sorted(v)}" for k, v in value.items())) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(sorted(map(_sorted, value))) + "]"
+    return str(value)
 
 
 def main() -> None:
