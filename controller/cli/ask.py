@@ -174,6 +174,7 @@ def check(found: View, verb: str, environment: str) -> tuple[str | None, str | N
     Refused("run-not-open" | "action-not-safe" | "approval-without-lock" | "no-rollback-target").
     """
     from controller.core.transitions import ACTIONS
+    from controller.uses.status import actions
 
     found.environment(environment)
     run = found.runs.get(environment)
@@ -186,7 +187,7 @@ def check(found: View, verb: str, environment: str) -> tuple[str | None, str | N
                 got="none",
                 cure=f"see `lockgate status {environment}`",
             )
-        if len(found.environment(environment).history) < 2:
+        if verb not in actions(found, environment):
             raise _no_target(environment)
         return None, None
     safe = ACTIONS.get(run.phase, ())

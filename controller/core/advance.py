@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 from controller.core import rolling
@@ -10,7 +10,7 @@ from controller.core.approvals import Given, Tally, tally
 from controller.core.desk import Desk
 from controller.core.gates import Decided, decide_gates
 from controller.core.inputs import gates_of, materialise
-from controller.core.run import Run
+from controller.core.run import Run, whereabouts
 from controller.model.entry import Actor, Approval, Sealed, When
 
 
@@ -34,7 +34,16 @@ def _expired(desk: Desk, run: Run) -> bool:
 
 def seal(desk: Desk, run: Run, phase: str, code: str, reason: str) -> None:
     """End a run; every end is sealed."""
-    detail = Sealed(phase=phase, reason=reason, code=code, absent=_absent(run, phase))
+    at_end = whereabouts(run)
+    detail = Sealed(
+        phase=phase,
+        reason=reason,
+        code=code,
+        absent=_absent(run, phase),
+        back=at_end.back,
+        failed=at_end.failed,
+        silent=at_end.silent,
+    )
     desk.record(run, "sealed", detail, phase.upper(), reason, when=When(decided=desk.now, completed=desk.now))
 
 
@@ -286,11 +295,31 @@ def _rolling_back(desk: Desk, run: Run) -> bool:
         if run.rolled_back.ok:
             seal(desk, run, "rolled_back", "rolled-back", f"{run.opened.release} rolled back")
         else:
-            seal(desk, run, "rollback_failed", "rollback-failed", f"{run.opened.release}: rollback failed")
+            seal(desk, run, "rollback_failed", *_rollback_failure(run))
         return True
     if run.ordered is None or run.ordered.action != "rollback":
         return rolling.order_rollback(desk, run)
     return rolling.collect_rolled_back(desk, run)
+
+
+def _rollback_failure(run: Run) -> tuple[str, str]:
+    """Code and reason of a rollback after which some target is not known to run the former release."""
+    assert run.rolled_back is not None
+    at_end, text = whereabouts(run), f"{run.opened.release}: rollback failed"
+    if not run.rolled_back.results:
+        return "rollback-failed", text
+    former = run.rolled_back.to.release if run.rolled_back.to is not None else "nothing"
+    text += f": {len(at_end.back)} of {len(run.rolled_back.results)} touched targets back on {former}"
+    if at_end.failed:
+        text += f"; not back: {listed(at_end.failed)}"
+    if at_end.silent:
+        text += f"; silent, what they run is not known: {listed(at_end.silent)}"
+    return ("rollback-failed" if at_end.failed else "rollback-unconfirmed"), text
+
+
+def listed(names: Sequence[str], most: int = 8) -> str:
+    """Names in one line, the rest of a long list counted."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 STEPS: dict[str, Callable[[Desk, Run], bool]] = {

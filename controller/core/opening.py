@@ -122,8 +122,8 @@ def open_rollback(
 
 
 def astray(place: EnvironmentState | None, names: tuple[str, ...]) -> tuple[str, ...]:
-    """Of these targets, those that reported another release than the one that completed last: a run that was
-    aborted, or a rollback that failed, left them so."""
+    """Of these targets, those that reported another release than the one that completed last, or did not answer
+    their last order: a run that was aborted, or a rollback that failed, left them so."""
     if place is None or place.manifest_digest is None:
         return ()
     there = place.targets
@@ -133,10 +133,14 @@ def astray(place: EnvironmentState | None, names: tuple[str, ...]) -> tuple[str,
 def rollback_target(desk: Desk, environment: str) -> CompletedRun | None:
     """Where a requested rollback of an environment without an open run leads: where targets are astray, to what
     completed last; otherwise to what completed before it."""
-    place = desk.world.state.environments.get(environment)
+    names = tuple(a.document.metadata.name for a in desk.world.intent.agents_of(environment))
+    return target_of_rollback(desk.world.state.environments.get(environment), names)
+
+
+def target_of_rollback(place: EnvironmentState | None, names: tuple[str, ...]) -> CompletedRun | None:
+    """As `rollback_target`, from the environment's recorded state and the names of its agents."""
     if place is None or not place.history:
         return None
-    names = tuple(a.document.metadata.name for a in desk.world.intent.agents_of(environment))
     if astray(place, names):
         return place.history[-1]
     return place.history[-2] if len(place.history) > 1 else None

@@ -151,6 +151,26 @@ def fold(entries: Iterable[Recorded]) -> Run:
     return run
 
 
+@dataclass(frozen=True, slots=True)
+class Whereabouts:
+    """Where a rollback left the targets it was ordered on: back on the former release, not back as they said
+    themselves, or silent, so that what they run is not known."""
+
+    back: tuple[str, ...] = ()
+    failed: tuple[str, ...] = ()
+    silent: tuple[str, ...] = ()
+
+
+def whereabouts(run: Run) -> Whereabouts:
+    """What the rollback's reports say of each target; nothing before a rollback ended."""
+    results = run.rolled_back.results if run.rolled_back is not None else ()
+
+    def those(result: str) -> tuple[str, ...]:
+        return tuple(one.target for one in results if one.result == result)
+
+    return Whereabouts(those("succeeded"), those("failed"), those("unreported"))
+
+
 def _facts(run: Run, entry: Recorded) -> dict[str, Any]:
     detail = entry.detail
     match entry.kind:

@@ -78,7 +78,8 @@ class Cursors(Wire):
 
 
 class TargetState(Wire):
-    """What a target runs as far as its agent reported it. `healthy` is null when not known."""
+    """What a target runs as far as its agent reported it; null digest after an order that it did not answer.
+    `healthy` is null when not known."""
 
     manifest_digest: Sha256 | None
     run: str
@@ -318,6 +319,9 @@ def _targets(state: State, environment: str, run: str, results: tuple[TargetResu
             targets[result.target] = TargetState(
                 manifest_digest=result.manifest_digest, run=run, healthy=result.healthy
             )
+        elif result.result == "unreported":
+            # It may have done what it was told or not: what it runs is not known until it says so.
+            targets[result.target] = TargetState(manifest_digest=None, run=run, healthy=None)
         elif before is not None:
             targets[result.target] = before.model_copy(update={"healthy": result.healthy})
     here = here.model_copy(update={"targets": targets})

@@ -292,7 +292,8 @@ class EntryRef(Wire):
 
 class Sealed(Wire):
     """The end of a run. `root` is the RFC 6962 Merkle root over the digests in `entries` (all before this one);
-    `absent` lists what was expected and is not there."""
+    `absent` lists what was expected and is not there. After a rollback every touched target is in one of `back`,
+    `failed` and `silent`: it said that it runs the former release, it said no, it said nothing."""
 
     phase: str
     reason: str
@@ -300,6 +301,9 @@ class Sealed(Wire):
     entries: tuple[EntryRef, ...] = ()
     root: Sha256 | None = None
     absent: tuple[str, ...] = ()
+    back: tuple[str, ...] = ()
+    failed: tuple[str, ...] = ()
+    silent: tuple[str, ...] = ()
 
 
 # --- details of events (no run) --------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from controller.core.opening import astray, target_of_rollback
 from controller.core.run import Run
 from controller.core.transitions import ACTIONS
 from controller.model.entry import format_time
@@ -51,27 +52,32 @@ def actions(found: View, environment: str) -> list[str]:
     if run is not None:
         wanted = ACTIONS.get(run.phase, ())
         return [verb for verb in wanted if verb != "rollback" or run.opened.previous is not None]
-    return ["rollback"] if len(found.environment(environment).history) > 1 else []
+    there = target_of_rollback(found.environment(environment), _agents(found, environment))
+    return ["rollback"] if there is not None else []
+
+
+def _agents(found: View, environment: str) -> tuple[str, ...]:
+    return tuple(agent.document.metadata.name for agent in found.intent.agents_of(environment))
 
 
 def preview(found: View, environment: str) -> PreviewShape | None:
     """What a rollback asked for now would do; None when there is nothing to go back to.
 
     With an open run the touched targets go back to what ran before it; otherwise the environment goes back to
-    its preceding completed release. Targets that run it already stay as they are.
+    its preceding completed release, or, where targets are astray, these to the one that completed last. Targets
+    that run it already stay as they are.
     """
     place, run = found.environment(environment), found.runs.get(environment)
+    names = _agents(found, environment)
     if run is not None:
         back = run.opened.previous
         touched: set[str] = set(run.touched)
     else:
-        back = place.history[-2] if len(place.history) > 1 else None
-        touched = {agent.document.metadata.name for agent in found.intent.agents_of(environment)}
+        back = target_of_rollback(place, names)
+        touched = set(astray(place, names) or names)
     if back is None:
         return None
-    everywhere = sorted(
-        {a.document.metadata.name for a in found.intent.agents_of(environment)} | set(place.targets)
-    )
+    everywhere = sorted({*names, *place.targets})
     there = {name for name, target in place.targets.items() if target.manifest_digest == back.manifest_digest}
     reverts = [name for name in everywhere if name in touched and (name not in there or _ordered(run, name))]
     return {

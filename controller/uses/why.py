@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
+from controller.core.advance import listed
 from controller.core.approvals import ANY, Given, Tally, tally
 from controller.core.opening import documents_of
 from controller.core.parse import parse
@@ -199,6 +200,10 @@ def after_end(run: Run) -> str:
     again = f"lockgate promote {run.environment} RELEASE --reason …"
     if run.sealed is not None and run.sealed.code == "downgrade-needs-rollback":
         return f"an operator: lockgate rollback {run.environment} --reason …"
+    if run.phase == "rollback_failed" and run.sealed is not None and (run.sealed.failed or run.sealed.silent):
+        # Only these are out of step or unknown, so only these are ordered: the others are known to be back.
+        left = listed((*run.sealed.failed, *run.sealed.silent))
+        return f"mend {left}, then lockgate rollback {run.environment} --reason …, or promote a good release"
     return {
         "denied": f"cure what denied it, then {again}",
         "rejected": f"settle it with {run.rejection.principal if run.rejection else 'the reviewer'}, then {again}",

@@ -79,8 +79,19 @@ def test_an_agent_that_never_answers(tmp_path: Path, on_failure: str) -> None:
             # dev-2 may have got its order before it fell silent: it has to say that it is back, and does not.
             shop.ends("dev", name, "rollback_failed")
             assert shop.sticker("dev-1")["manifestDigest"] == before
+            waits(shop, "1 of 2 touched targets back", "silent, what they run is not known: dev-2")
+            assert shop.state("dev")["targets"]["dev-2"]["manifestDigest"] is None
+            assert f"{name}: rollback failed" in shop.asks("timeline", shop.state("dev")["lastRun"]["run"])
         deployed = [e for e in shop.entries() if "deployed" in e["path"]][-1]["detail"]
         assert {r["target"]: r["code"] for r in deployed["results"]} == {"dev-1": "ok", "dev-2": "no-report"}
+        if on_failure == "rollback":
+            # It comes back: its old orders are withdrawn, and a rollback is about it alone.
+            shop.processes.start_agent("dev-2", "dev")
+            shop.asks("rollback", "dev", "--reason", "dev-2 is back", "--key", str(shop.stage.keys / "olga"))
+            state = shop.ends("dev", "shop-1.0.0", "completed")
+            assert {one["manifestDigest"] for one in state["targets"].values()} == {before}
+            last = [e for e in shop.entries() if "/" in e["path"] and "ordered" in e["path"]][-1]["detail"]
+            assert [line["target"] for line in last["orders"]] == ["dev-2"]
         shop.check_dense()
         shop.verify()
 

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from controller.core.gates import Question
+from controller.model.entry import Sealed
 from tests.support.worlds import Theatre, canary, check_invariants, document, stage
 
 HERE = Path(__file__).parent
@@ -554,6 +555,29 @@ def agents_fall_silent(s: Stage) -> None:
         agent.mute = True
     t.promote("shop-2")
     t.run()
+
+
+@scene
+def a_target_is_silent_to_the_rollback_too(s: Stage) -> None:
+    t = s.open(agents=4, strategy={"stages": [stage(75), stage(100)]})
+    t.complete("shop-1")
+    t.agents["prod-1"].orders = lambda order, times: "boom" if order.action == "deploy" else "ok"
+    t.agents["prod-3"].orders = lambda order, times: None
+    t.promote("shop-2")
+    t.run()
+    sealed = next(e for e in reversed(t.entries) if e.kind == "sealed").detail
+    assert isinstance(sealed, Sealed)
+    assert (sealed.phase, sealed.code, sealed.failed) == ("rollback_failed", "rollback-unconfirmed", ())
+    assert sealed.silent == ("prod-3",) and sorted(sealed.back) == ["prod-1", "prod-4"]
+    there = t.ledger.state.environments["prod"].targets
+    assert there["prod-3"].manifest_digest is None
+    assert there["prod-1"].manifest_digest == t.ledger.state.environments["prod"].manifest_digest
+    # Once it answers again, a rollback is about it alone: the others are known to be back.
+    t.agents["prod-3"].orders = lambda order, times: "ok"
+    t.ask("rollback", "olga")
+    t.run()
+    there = t.ledger.state.environments["prod"].targets
+    assert {one.manifest_digest for one in there.values()} == {t.ledger.state.environments["prod"].manifest_digest}
 
 
 @scene

@@ -79,7 +79,7 @@ def test_history_is_a_stack_of_ten_and_rollback_pops() -> None:
     assert gone.history[-1].release == "shop-1"
 
 
-def test_only_a_reported_success_changes_what_a_target_runs() -> None:
+def test_only_a_reported_success_says_what_a_target_runs_and_silence_that_it_is_not_known() -> None:
     story = Story()
     ledger = begin(story.lock("shop-1"), *story.run("dev", "shop-1"), story=story).ledger
     run = story.run("dev", "shop-1", sealed=False)
@@ -92,7 +92,8 @@ def test_only_a_reported_success_changes_what_a_target_runs() -> None:
     )
     run[4] = run[4].model_copy(update={"detail": run[4].detail.model_copy(update={"results": results})})
     targets = more(ledger, *run[:5]).state.environments["dev"].targets
-    assert targets.keys() == {"a", "b"}
+    assert targets.keys() == {"a", "b", "new"}
+    assert (targets["new"].manifest_digest, targets["new"].healthy) == (None, None)
     assert (targets["a"].manifest_digest, targets["a"].healthy) == (manifest(1), False)
     assert (targets["b"].manifest_digest, targets["b"].healthy) == (manifest(1), True)
 
