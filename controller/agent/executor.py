@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import fnmatch
 import hashlib
@@ -38,6 +39,13 @@ def sign_statement(body: Report | Sample, signer: Signer) -> tuple[str, dict[str
     """The envelope around a report or sample, and "sha256:…" over its canonical bytes."""
     data = dsse.sign(canonical(statement_of(body)), STATEMENT_TYPE, signer)
     return digest(data), json.loads(data)
+
+
+def sign_deployed(order: Order, signer: Signer) -> LinkSignature:
+    """This agent's signature over the in-toto link of a deployment that succeeded."""
+    payload = canonical(deploy_link(order.run, order.manifest_digest))
+    raw = signer.sign_raw(dsse.pae(STATEMENT_TYPE, payload))
+    return LinkSignature(keyid=key_id(signer.public_key), sig=base64.b64encode(raw).decode())
 
 
 class Executor:
@@ -158,6 +166,7 @@ class Executor:
             sticker=sticker,
             log=steps.digest(),
             healthy=self._driver.healthy(),
+            link=sign_deployed(order, self._signer) if code == "ok" and order.action == "deploy" else None,
             started=begun,
             finished=self._now(),
         )

@@ -12,6 +12,7 @@ from controller.core.gates import Decided, decide_gates
 from controller.core.inputs import gates_of, materialise
 from controller.core.run import Run, whereabouts
 from controller.model.entry import Actor, Approval, Sealed, When
+from controller.model.link import LinkSignature
 
 
 def advance(desk: Desk, environment: str) -> None:
@@ -180,7 +181,15 @@ def _record_merge_approvals(desk: Desk, run: Run) -> bool:
 
 
 def record_approval(
-    desk: Desk, run: Run, actor: Actor, via: str, commit: str, counted: bool, code: str, text: str
+    desk: Desk,
+    run: Run,
+    actor: Actor,
+    via: str,
+    commit: str,
+    counted: bool,
+    code: str,
+    text: str,
+    link: LinkSignature | None = None,
 ) -> Run:
     """Record one approval, bound to the run's subject, counted or not and why."""
     assert run.inputs is not None
@@ -196,6 +205,7 @@ def record_approval(
         counted=counted,
         code=code,
         message=text,
+        link=link,
     )
     result = "APPROVED" if counted else "NOT_COUNTED"
     return desk.record(run, "approval", detail, result, text, who=(actor,), why={"subject": detail.subject})

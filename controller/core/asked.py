@@ -179,7 +179,7 @@ def _resume_refusal(desk: Desk, run: Run) -> tuple[str, str] | None:
 def _approve(desk: Desk, commit: Commit, request: Request, actor: Actor) -> None:
     run = desk.runs[request.environment]
     text = f"approved by {actor.principal}: {request.reason}"
-    record_approval(desk, run, actor, "request", commit.id, True, "approved", text)
+    record_approval(desk, run, actor, "request", commit.id, True, "approved", text, request.link)
 
 
 def _reject(desk: Desk, commit: Commit, request: Request, actor: Actor) -> None:

@@ -15,7 +15,9 @@ from controller.core.attribution import signer_of
 from controller.core.trust import TrustState
 from controller.errors import Invalid, Refused
 from controller.ledger.canonical import canonical
+from controller.ledger.links import holds
 from controller.model.history import Change, Commit
+from controller.model.link import approve_link
 from controller.model.request import Request
 
 _SIZE = 1 << 16
@@ -62,6 +64,7 @@ def judge_request(
         principal = signer_of(trust, commit, max(now, commit.committer.at))
         signer_of(trust, commit, commit.committer.at)
         request = _only_file(commit, changes, data)
+        _check_link(request, commit)
         role = _granted(request, trust, principal, project, now, seen)
     except (Refused, Invalid) as error:
         return RequestVerdict(request, False, error.code, _words(error), principal, None, commit.key)
@@ -94,6 +97,15 @@ def _only_file(commit: Commit, changes: Sequence[Change], data: bytes | None) ->
     if request.id != place[3] or request.at.strftime("%Y/%m") != f"{place[1]}/{place[2]}":
         raise _malformed("path and content disagree", request_path(request), change.path)
     return request
+
+
+def _check_link(request: Request, commit: Commit) -> None:
+    """A link that comes along is the approver's own, over what the request approves."""
+    if request.link is None:
+        return
+    approves = request.verb == "approve" and request.binds is not None
+    if not approves or not holds(approve_link(request.binds or ""), request.link, commit.key):
+        raise _malformed("the link does not hold", "the signer's, over what is approved", request.link.keyid[:16])
 
 
 def read_request(data: bytes) -> Request:

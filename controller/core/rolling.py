@@ -12,6 +12,7 @@ from controller.core.rollout import DEFAULT_DEADLINE, stage_deadline
 from controller.core.run import Run
 from controller.core.world import RunDocuments
 from controller.ledger.canonical import digest
+from controller.ledger.links import holds
 from controller.model.entry import (
     Control,
     Criterion,
@@ -129,7 +130,7 @@ def _collect(desk: Desk, run: Run) -> tuple[tuple[TargetResult, ...], bytes] | N
     for line in run.ordered.orders:
         statement = reports.get((line.id, line.target))
         if statement is not None:
-            results.append(_result(statement, run.ordered))
+            results.append(_result(statement, run.ordered, _key_of(desk, line.target)))
             used.append(statement.envelope)
         elif late:
             text = f"no report before {deadline:%H:%M:%S}"
@@ -140,7 +141,7 @@ def _collect(desk: Desk, run: Run) -> tuple[tuple[TargetResult, ...], bytes] | N
     return tuple(results), b"".join(envelope + b"\n" for envelope in used)
 
 
-def _result(statement: AgentStatement, ordered: Ordered) -> TargetResult:
+def _result(statement: AgentStatement, ordered: Ordered, key: str | None) -> TargetResult:
     body = statement.body
     assert isinstance(body, Report)
     other = _other_digests(body, ordered) if body.status == "succeeded" else ""
@@ -153,7 +154,18 @@ def _result(statement: AgentStatement, ordered: Ordered) -> TargetResult:
         report=statement.digest,
         manifest_digest=body.manifest_digest,
         healthy=body.healthy,
+        link=body.link if succeeded and not other and _links(body, key) else None,
     )
+
+
+def _links(body: Report, key: str | None) -> bool:
+    """Whether the report carries the agent's own signature over the link of its deployment."""
+    return body.action == "deploy" and holds(deploy_link(body.run, body.manifest_digest), body.link, key)
+
+
+def _key_of(desk: Desk, agent: str) -> str | None:
+    loaded = desk.world.intent.agents.get(agent)
+    return " ".join(loaded.document.spec.public_key.split()[:2]) if loaded is not None else None
 
 
 def _other_digests(body: Report, ordered: Ordered) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from controller.errors import Invalid, Refused
-from controller.ledger import fold, log
+from controller.ledger import fold, links, log
 from controller.ledger.canonical import canonical
 from controller.ledger.entry import Place, build, is_event, read, run_folder
 from controller.ledger.fold import State
@@ -29,12 +29,14 @@ class RunChain:
     sequence: int = 1
     previous: str | None = None
     refs: tuple[EntryRef, ...] = ()
+    files: Mapping[str, str] = field(default_factory=dict, compare=False)
+    """Every path of the run's folder so far, to the hex SHA-256 of its bytes; for the seal alone."""
 
     def extended(self, entry: Entry) -> RunChain:
         """The chain after one more entry."""
         sequence = entry.predicate.sequence or self.sequence
         ref = EntryRef(sequence=sequence, kind=entry.kind, digest=entry.digest)
-        return RunChain(self.folder, sequence + 1, entry.digest, (*self.refs, ref))
+        return RunChain(self.folder, sequence + 1, entry.digest, (*self.refs, ref), self.files)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,7 @@ def load(repo: Repo, tip: str) -> Ledger:
     "log-mismatch" | "chain-broken" | "object-corrupt") when the tree is not what the controller wrote.
     """
     state, chains, entries = load_open(repo, tip)
+    chains = {run: replace(chain, files=_hashes(repo, tip, chain.folder)) for run, chain in chains.items()}
     return Ledger(tip, state, _load_log(repo, tip, state.cursors.index), chains, entries)
 
 
@@ -178,7 +181,10 @@ def prepare(ledger: Ledger, drafts: Sequence[Draft], signer: Signer, origin: str
         if chain is not None and draft.run is not None:
             if chain.sequence == 1:
                 changes[f"{chain.folder}/run.json"] = header(entry)
+            chain = replace(chain, files=_added(chain, changes))
             if isinstance(entry.detail, Sealed):
+                whole = (*open_entries.get(draft.run, ()), entry)
+                changes |= links.seal_files(whole, chain.folder, chain.files, signer)
                 chains.pop(draft.run)
                 open_entries.pop(draft.run)
             else:
@@ -254,6 +260,17 @@ def _chain(chains: dict[str, RunChain], draft: Draft) -> RunChain | None:
     if chain is None:
         raise Refused("run-not-open", f"a {draft.kind} entry is for a run that is not open", where=draft.run)
     return chain
+
+
+def _hashes(repo: Repo, tip: str, folder: str) -> dict[str, str]:
+    return {path: digest(repo.read(file.blob))[7:] for path, file in repo.files(tip, folder)}
+
+
+def _added(chain: RunChain, changes: Mapping[str, bytes | None]) -> dict[str, str]:
+    """The chain's files with those of one more commit."""
+    here = f"{chain.folder}/"
+    new = {path: digest(data)[7:] for path, data in changes.items() if data is not None and path.startswith(here)}
+    return {**chain.files, **new}
 
 
 def _place(state: State, draft: Draft, chain: RunChain | None) -> Place:

@@ -13,6 +13,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, WithJsonSchema
 from pydantic.alias_generators import to_camel
 
+from controller.model.link import LinkSignature
+
 
 def format_time(value: datetime) -> str:
     """RFC 3339 in UTC with fixed microseconds, so that equal instants have equal bytes."""
@@ -182,7 +184,8 @@ class Gates(Wire):
 
 
 class Approval(Wire):
-    """One approval, counted or not and why. It is bound to `subject` and void when that changes."""
+    """One approval, counted or not and why. It is bound to `subject` and void when that changes. `link` is the
+    approver's own signature over the in-toto link of the step, when the request brought one."""
 
     principal: str
     key_id: str
@@ -194,6 +197,7 @@ class Approval(Wire):
     counted: bool
     code: str
     message: str
+    link: LinkSignature | None = None
 
 
 class Rejection(Wire):
@@ -222,7 +226,8 @@ class Ordered(Wire):
 
 
 class TargetResult(Wire):
-    """What became of one order. `report` is the digest of the agent's signed statement, null when none came."""
+    """What became of one order. `report` is the digest of the agent's signed statement, null when none came;
+    `link` is the agent's signature over the in-toto link of a deployment that succeeded."""
 
     order: str
     target: str
@@ -232,6 +237,7 @@ class TargetResult(Wire):
     report: Sha256 | None
     manifest_digest: Sha256 | None
     healthy: bool | None
+    link: LinkSignature | None = None
 
 
 class Deployed(Wire):

@@ -13,6 +13,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 from pydantic.alias_generators import to_camel
 
+from controller.model.link import LinkSignature
+
 ORDER_TYPE = "application/vnd.lockgate.order.v1+json"
 DELIVERY_TYPE = "application/vnd.lockgate.delivery.v1+json"
 POLL_TYPE = "application/vnd.lockgate.poll.v1+json"
@@ -176,6 +178,7 @@ class Report(Wire):
     sticker: Digest | None = None
     log: Digest | None = None
     healthy: bool | None = None
+    link: LinkSignature | None = None
     started: AwareDatetime
     finished: AwareDatetime
 

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, get_args
 from pydantic import Field
 
 from controller.model.base import Name, Part, Text, Time
+from controller.model.link import LinkSignature
 
 Verb = Literal[
     "approve",
@@ -28,7 +29,8 @@ VERBS: tuple[str, ...] = get_args(Verb)
 
 class Request(Part):
     """A request. `binds` is the approvalSubject it approves, or "commit:<id>" for an acknowledgement;
-    `evidence` is the evidence tip its author saw."""
+    `evidence` is the evidence tip its author saw; `link` goes with an approval: its author's signature over the
+    in-toto link of the step (`model.link.approve_link`)."""
 
     api_version: Literal["lockgate.dev/v1"] = "lockgate.dev/v1"
     kind: Literal["Request"] = "Request"
@@ -42,5 +44,6 @@ class Request(Part):
     evidence: Annotated[str, Field(pattern="^[0-9a-f]{40}([0-9a-f]{24})?$")] | None = None
     reason: Annotated[Text, Field(max_length=4096)]
     ticket: Annotated[Text, Field(max_length=256)] | None = None
+    link: LinkSignature | None = None
     at: Time
     expires: Time

@@ -39,6 +39,7 @@ from controller.model.keys import key_id
 from controller.model.lock import ReleaseLock
 from controller.model.order import body_of
 from controller.ports import Repo
+from controller.uses.link_checks import RunFiles, links_hold
 from controller.uses.replay_checks import Ask, Replay
 
 Problem = tuple[str, str, str]
@@ -70,6 +71,7 @@ class Seen:
     def __init__(self, repo: Repo, ask: Ask | None = None) -> None:
         self._repo = repo
         self.replay = Replay(repo, ask)
+        self.files = RunFiles(repo)
         self._locks: dict[str, tuple[fold.LockRecord, Mapping[str, str]] | None] = {}
         self._contents: dict[str, Mapping[str, str] | None] = {}
         self._agents: dict[str, Mapping[str, str]] = {}
@@ -78,6 +80,7 @@ class Seen:
         """The run is sealed: nothing more of it will come."""
         self._locks.pop(run, None)
         self._agents.pop(run, None)
+        self.files.forget(run)
 
     def lock(self, subject: Subject, release: str) -> tuple[fold.LockRecord, Mapping[str, str]] | None:
         """The lock that evidence recorded for the run's release, with its components."""

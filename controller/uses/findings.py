@@ -38,6 +38,8 @@ RULES = {
     "checkpoint-malformed": "evidence 16",
     "report-signature": "agents 19",
     "report-mismatch": "agents 19",
+    "link-missing": "agents 19",
+    "link-mismatch": "agents 19",
     "decision-mismatch": "invariant 3",
     "verdict-mismatch": "invariant 3",
     "checkpoint-mismatch": "root 1",

@@ -11,6 +11,8 @@ from controller.adapters.git.people import merge, swap, write_commit
 from controller.adapters.git.repo import GitRepo, full_ref
 from controller.core.requests import write_request
 from controller.errors import Conflict, Invalid
+from controller.ledger.links import sign_link
+from controller.model.link import LinkSignature, approve_link
 from controller.model.request import Request, Verb
 from controller.ports import Signer
 
@@ -136,6 +138,14 @@ class Ask:
     expires_after: timedelta = VALID_FOR
 
 
+def _link(person: Person, ask: Ask) -> LinkSignature | None:
+    """The approver's signature over the in-toto link of the step, where their key can make one."""
+    signer = person.signer
+    if ask.verb != "approve" or ask.binds is None or signer is None:
+        return None
+    return sign_link(approve_link(ask.binds), signer) if signer.public_key.startswith("ssh-ed25519 ") else None
+
+
 def request(repo: GitRepo, person: Person, project: str, ask: Ask) -> tuple[str, str]:
     """Append a signed request to the requests branch; its id and commit. A lost race is tried again."""
     at = now()
@@ -152,6 +162,7 @@ def request(repo: GitRepo, person: Person, project: str, ask: Ask) -> tuple[str,
             evidence=tips.evidence,
             reason=ask.reason,
             ticket=ask.ticket,
+            link=_link(person, ask),
             at=at,
             expires=at + ask.expires_after,
         )

@@ -271,7 +271,7 @@ def other_digests(home: Home) -> None:
 
 def other_inputs(home: Home) -> None:
     drafts = home.story.run("dev", "shop-1")
-    drafts[1] = drafts[1].model_copy(update={"files": {"inputs/lock.json": b"{}"}})
+    drafts[1] = drafts[1].model_copy(update={"files": {**drafts[1].files, "inputs/lock.json": b"{}"}})
     home.batch(drafts)
 
 
@@ -445,7 +445,7 @@ TAMPERINGS: dict[str, tuple[Tamper, set[str]]] = {
         lambda home: rewrite(home, event(home), lambda new: new, "Nothing happened\n"),
         {"trailers-mismatch"},
     ),
-    "seal over other entries": (swapped_seal, {"seal-mismatch", "trailers-mismatch", "log-mismatch"}),
+    "seal over other entries": (swapped_seal, {"seal-mismatch", "link-mismatch", "trailers-mismatch", "log-mismatch"}),
     "verdicts under another decision": (other_gates, {"gates-mismatch"}),
     "gate that should have waited": (other_verdict, {"decision-mismatch"}),
     "gate inputs exchanged": (other_gate_inputs, {"digest-mismatch"}),
@@ -453,7 +453,7 @@ TAMPERINGS: dict[str, tuple[Tamper, set[str]]] = {
     "digests that no lock holds": (other_digests, {"lock-mismatch"}),
     "inputs exchanged": (other_inputs, {"digest-mismatch"}),
     "lock entry unlike its content": (other_lock, {"lock-mismatch"}),
-    "report of another key": (forged_report, {"report-signature"}),
+    "report of another key": (forged_report, {"report-signature", "link-mismatch"}),
     "report left out": (missing_report, {"report-mismatch"}),
     "envelope by another key": (foreign_key_envelope, {"envelope-signature", "log-mismatch"}),
     "envelope signature broken": (bad_envelope_signature, {"envelope-signature", "log-mismatch"}),

@@ -147,10 +147,15 @@ class Story:
             manifest_digest=self.manifests[release],
             components={name: ComponentState(digest=value, running=True) for name, value in digests.items()},
             healthy=True,
+            link=self.link(run, target, release),
             started=self.at,
             finished=self.at,
         )
         return sign(canonical(statement_of(body)), STATEMENT_PAYLOAD, self.agents[target][1])
+
+    def link(self, run: str, target: str, release: str) -> LinkSignature:
+        """The signature of a target's agent over the in-toto link of its deployment."""
+        return sign_link(deploy_link(run, self.manifests[release]), self.agents[target][1])
 
     def run(
         self,
@@ -236,7 +241,11 @@ class Story:
         said = {target: self.report(run, target, release, digests) for target in targets if target in self.agents}
         lines = b"".join(line + b"\n" for line in said.values())
         deployed = tuple(
-            result.model_copy(update={"report": digest(said[result.target])} if result.target in said else {})
+            result.model_copy(
+                update={"report": digest(said[result.target]), "link": self.link(run, result.target, release)}
+                if result.target in said
+                else {}
+            )
             for result in results("deploy")
         )
         reports = {"reports/{nnn}-stage-1.jsonl": lines} if lines else {}

@@ -1,0 +1,154 @@
+"""What must hold for a run's in-toto links: they are there, say what the entries say, and are signed by those who
+may. With this, `verify` and stock `in-toto-verify` give the same answer about a run that completed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from controller.errors import LockgateError
+from controller.ledger import dsse, links
+from controller.ledger.append import run_entries
+from controller.ledger.canonical import canonical, digest, parse_canonical
+from controller.model.entry import Approval, Deployed, Entry, Sealed
+from controller.model.keys import key_id
+from controller.model.link import SEAL, SUMS, approve_link, deploy_link, link_name
+from controller.ports import Repo
+
+if TYPE_CHECKING:
+    from controller.uses.entry_checks import Seen, Subject
+
+Problem = tuple[str, str, str]
+
+
+class RunFiles:
+    """The open runs' entries and the hashes of their files, as far as they were walked."""
+
+    def __init__(self, repo: Repo) -> None:
+        self.repo = repo
+        self._runs: dict[str, tuple[list[Entry], dict[str, str]]] = {}
+
+    def forget(self, run: str) -> None:
+        self._runs.pop(run, None)
+
+    def add(self, subject: Subject) -> tuple[list[Entry], dict[str, str]]:
+        """The run's entries and files (path → hex SHA-256) up to and with this entry, links left out; read from
+        the tree where the walk began later."""
+        run, folder = subject.entry.predicate.run or "", f"{subject.place.folder}/"
+        if run not in self._runs and subject.entry.predicate.sequence != 1:
+            entries = list(run_entries(self.repo, subject.commit, folder[:-1]))
+            hashed = {
+                path: digest(self.repo.read(file.blob))[7:]
+                for path, file in self.repo.files(subject.commit, folder[:-1])
+                if not path.startswith(f"{folder}links/")
+            }
+            self._runs[run] = entries, hashed
+            return self._runs[run]
+        entries, files = self._runs.setdefault(run, ([], {}))
+        entries.append(subject.entry)
+        for change in subject.records:
+            if change.path == subject.entry.path:
+                files[change.path] = subject.entry.digest[7:]
+            elif change.path.startswith(folder) and not change.path.startswith(f"{folder}links/"):
+                files[change.path] = digest(subject.blobs[change.path])[7:]
+        return entries, files
+
+
+def links_hold(seen: Seen, subject: Subject) -> Iterator[Problem]:
+    """Links come with the seal, follow from the run's entries and files, and are signed by those who may."""
+    detail = subject.entry.detail
+    if subject.entry.predicate.run is None:
+        return
+    entries, files = seen.files.add(subject)
+    if isinstance(detail, Approval):
+        yield from _approval_holds(seen, subject, detail)
+    elif isinstance(detail, Deployed):
+        yield from _deployed_holds(seen, subject, detail)
+    found = dict(subject.beside("links"))
+    if isinstance(detail, Sealed):
+        yield from _seal_holds(seen, subject, entries, files, found)
+    else:
+        for path in found:
+            yield "link-mismatch", path, "links come with the seal of their run"
+
+
+def _approval_holds(seen: Seen, subject: Subject, detail: Approval) -> Iterator[Problem]:
+    if detail.link is None:
+        return
+    try:
+        key = seen.files.repo.commit(detail.commit).key
+    except LockgateError:
+        key = None
+    if (
+        key is None
+        or key_id(key) != detail.key_id
+        or not links.holds(approve_link(detail.subject), detail.link, key)
+    ):
+        yield "link-mismatch", subject.entry.path, f"the link of {detail.principal}'s approval does not hold"
+
+
+def _deployed_holds(seen: Seen, subject: Subject, detail: Deployed) -> Iterator[Problem]:
+    run, keys = subject.entry.predicate.run or "", seen.agents(subject)
+    reports: Mapping[str, bytes] | None = None
+    for result in detail.results:
+        if result.link is not None:
+            payload = deploy_link(run, result.manifest_digest or "")
+            if not links.holds(payload, result.link, keys.get(result.target)):
+                yield "link-mismatch", subject.entry.path, f"the link of {result.target} does not hold"
+        elif result.result == "succeeded" and result.report is not None:
+            if reports is None:
+                lines = (line for _, data in subject.beside("reports") for line in data.split(b"\n") if line)
+                reports = {digest(line): line for line in lines}
+            if _brings_link(reports.get(result.report)):
+                yield "link-missing", subject.entry.path, f"the link that {result.target} reported is left out"
+
+
+def _brings_link(line: bytes | None) -> bool:
+    try:
+        said = parse_canonical(dsse.split(line).payload) if line is not None else {}
+        return said.get("predicate", {}).get("link") is not None
+    except LockgateError:
+        return False
+
+
+def _seal_holds(
+    seen: Seen, subject: Subject, entries: list[Entry], files: dict[str, str], found: dict[str, bytes]
+) -> Iterator[Problem]:
+    if [entry.predicate.sequence for entry in entries] != list(range(1, len(entries) + 1)):
+        return  # an entry cannot be read, which was found where it stands
+    folder, keyid = subject.place.folder or "", dsse.split(subject.blobs[subject.entry.path]).keyid
+    key = seen.files.repo.commit(subject.commit).key
+    keys: dict[str, str] = {keyid: key} if key is not None and key_id(key) == keyid else {}
+    listed = files | {path: digest(data)[7:] for path, data in found.items()}
+    listed.pop(f"{folder}/{SUMS}", None)
+    listed.pop(f"{folder}/{link_name(SEAL, keyid)}", None)
+    sums = links.sums_of(entries, listed)
+    for name, data in links.received(entries).items():
+        yield from _same(f"{folder}/{name}", data, found)
+    ours = dict(links.step_links(entries, folder, files)) | {SEAL: links.seal_link(entries, folder, files, sums)}
+    for step, payload in ours.items():
+        path = f"{folder}/{link_name(step, keyid)}"
+        envelope = found.pop(path, None)
+        if envelope is None:
+            yield "link-missing", path, f"the run has no link of the step {step}"
+        elif not _signed(envelope, payload, keys):
+            yield "link-mismatch", path, "the link is not what the entries say, or not signed by the controller"
+    yield from _same(f"{folder}/{SUMS}", sums, found)
+    for path in found:
+        yield "link-mismatch", path, "no step of the run has this link"
+
+
+def _same(path: str, expected: bytes, found: dict[str, bytes]) -> Iterator[Problem]:
+    data = found.pop(path, None)
+    if data is None:
+        yield "link-missing", path, "the file that the run's entries call for is not there"
+    elif data != expected:
+        yield "link-mismatch", path, "the file is not what the run's entries call for"
+
+
+def _signed(data: bytes, payload: links.Payload, keys: Mapping[str, str]) -> bool:
+    try:
+        opened = dsse.open_envelope(data, keys)
+    except LockgateError:
+        return False
+    return (opened.payload_type, opened.payload) == (dsse.STATEMENT_PAYLOAD, canonical(payload))
