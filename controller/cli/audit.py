@@ -1,4 +1,4 @@
-"""`verify` and `trust`: what an auditor asks, from a pinned root."""
+"""`verify`: what an auditor asks, from a pinned root."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from controller.cli.context import context_of
-from controller.cli.session import RootOption, load_root, reading, viewing
+from controller.cli.session import load_root, reading
 from controller.errors import UsageError
 
 Pinned = Annotated[
@@ -22,10 +22,6 @@ Pinned = Annotated[
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command("verify")(verify)
-    trust = typer.Typer(name="trust", help="Who may sign what.", no_args_is_help=True)
-    trust.command("allowed-signers")(allowed_signers)
-    trust.command("show")(show)
-    app.add_typer(trust)
 
 
 def verify(
@@ -41,7 +37,7 @@ def verify(
     from controller.uses.verify import verify as verify_history
     from controller.wiring.repos import ask_cel, verify_ssh
 
-    root = load_root(_needed(trust_root))
+    root = load_root(needed_root(trust_root))
     assert root is not None
     options = context_of(context)
     with reading(options, trust_root) as repo:
@@ -86,7 +82,8 @@ def _progress(wanted: bool) -> Callable[[int, int], None] | None:
     return show
 
 
-def _needed(trust_root: Path | None) -> Path:
+def needed_root(trust_root: Path | None) -> Path:
+    """The root's path. Raises UsageError("trust-root-missing")."""
     if trust_root is None:
         raise UsageError(
             "trust-root-missing",
@@ -97,50 +94,3 @@ def _needed(trust_root: Path | None) -> Path:
             cure="give --trust-root FILE or set LOCKGATE_TRUST_ROOT",
         )
     return trust_root
-
-
-def allowed_signers(
-    context: typer.Context,
-    trust_root: Pinned = None,
-    role: Annotated[str | None, typer.Option("--role", help="Only this role's keys.")] = None,
-) -> None:
-    """The allowed-signers file of a role for stock git, derived from the pinned root."""
-    from controller.uses.allowed_signers import allowed_signers as signers_of
-    from controller.wiring.repos import verify_ssh
-
-    root = load_root(_needed(trust_root))
-    assert root is not None
-    options = context_of(context)
-    with viewing(options, trust_root) as found:
-        text = signers_of(found.repo, root, found.accepted or root.genesis, verify_ssh, role)
-    lines = [line.split(" ", 2) for line in text.splitlines()]
-    options.answer([{"principal": name, "options": terms, "key": key} for name, terms, key in lines], lambda: text)
-
-
-def show(context: typer.Context, trust_root: RootOption = None) -> None:
-    """The trust document in force at the accepted tip of main."""
-    from controller.cli import render
-    from controller.model.entry import format_time
-
-    options = context_of(context)
-    with viewing(options, trust_root) as found:
-        trust = found.trust
-        principals = trust.document.spec.principals
-        value = {
-            "version": trust.version,
-            "sha256": f"sha256:{trust.sha256}",
-            "commit": found.accepted or "",
-            "principals": [
-                {
-                    "name": name,
-                    "roles": sorted(trust.roles_of(name)),
-                    "keys": list(member.keys),
-                    "emails": list(principals[name].emails),
-                    "validAfter": format_time(member.valid_after) if member.valid_after else None,
-                    "validBefore": format_time(member.valid_before) if member.valid_before else None,
-                }
-                for name, member in sorted(trust.members.items())
-            ],
-            "thresholds": {name: role.threshold for name, role in sorted(trust.document.spec.roles.items())},
-        }
-        options.answer(value, lambda: render.trust_text(value))

@@ -172,16 +172,31 @@ def verify_text(answer: Mapping[str, Any]) -> str:
 def trust_text(answer: Mapping[str, Any]) -> str:
     """`trust show`."""
     rows = [
-        [
-            one["name"],
-            ", ".join(one["roles"]),
-            one["keys"][0][:40] + "…" if one["keys"] else None,
-            len(one["keys"]),
-        ]
+        [one["name"], ", ".join(one["roles"]), key["fingerprint"], key["validAfter"], key["validBefore"]]
         for one in answer["principals"]
+        for key in one["keys"]
     ]
-    head = f"trust version {answer['version']} at {short(answer['commit'])}, {short(answer['sha256'])}"
-    return "\n".join([head, table(["PRINCIPAL", "ROLES", "KEY", "KEYS"], rows)])
+    state = "in force" if answer["version"] == answer["inForce"] else f"version {answer['inForce']} is in force"
+    head = f"trust version {answer['version']} ({state}) at {short(answer['commit'])}, {short(answer['sha256'])}"
+    roles = [[name, answer["thresholds"][name], ", ".join(who)] for name, who in answer["roles"].items()]
+    paths = [
+        [rule["match"], ", ".join(rule["write"]), ", ".join(f"{n} of {r}" for r, n in rule["approvals"].items())]
+        for rule in answer["paths"]
+    ]
+    parts = [
+        head,
+        table(["PRINCIPAL", "ROLES", "KEY", "FROM", "UNTIL"], rows),
+        table(["ROLE", "THRESHOLD", "MEMBERS"], roles),
+        table(["PATHS", "WRITTEN BY", "APPROVED BY"], paths),
+    ]
+    pending = answer["pending"]
+    if pending is not None:
+        signed = "; ".join(
+            f"owners of version {one['version']}: {len(one['signed'])} of {one['needed']} signed"
+            for one in pending["quorums"]
+        )
+        parts.append(f"pending: version {pending['version']} on {pending['branch']}; {pending['error'] or signed}")
+    return "\n\n".join(parts)
 
 
 def runs_text(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -165,23 +165,86 @@ class VerifyShape(TypedDict):
     findings: list[FindingShape]
 
 
-class PrincipalShape(TypedDict):
-    name: str
-    roles: list[str]
-    keys: list[str]
-    emails: list[str]
+class KeyShape(TypedDict):
+    """A key, its id in envelopes, its fingerprint as ssh-keygen shows it, and when it may sign."""
+
+    key: str
+    keyId: str
+    fingerprint: str
     validAfter: str | None
     validBefore: str | None
 
 
+class PrincipalShape(TypedDict):
+    name: str
+    roles: list[str]
+    keys: list[KeyShape]
+    emails: list[str]
+
+
+class PathRuleShape(TypedDict):
+    match: str
+    write: list[str]
+    approvals: dict[str, int]
+
+
+class SigningShape(TypedDict):
+    """The owners of one version who signed the next, and how many of them it takes."""
+
+    version: int
+    signed: list[str]
+    needed: int
+    of: list[str]
+    complete: bool
+
+
+class PendingTrustShape(TypedDict):
+    """A next version that is proposed and not in force; `error` says why it cannot come into force."""
+
+    version: int
+    sha256: str
+    branch: str
+    commit: str
+    quorums: list[SigningShape]
+    complete: bool
+    error: str | None
+
+
 class TrustShape(TypedDict):
-    """The trust document in force at the accepted tip of main."""
+    """A version of the trust document, which version is in force by the evidence, and what is pending."""
 
     version: int
     sha256: str
     commit: str
+    inForce: int
     principals: list[PrincipalShape]
+    roles: dict[str, list[str]]
     thresholds: dict[str, int]
+    paths: list[PathRuleShape]
+    pending: PendingTrustShape | None
+
+
+class TrustSignedShape(TypedDict):
+    """A signature added to a pending version."""
+
+    principal: str
+    path: str
+    commit: str
+    pending: PendingTrustShape
+    next: str
+
+
+class RotatedShape(TypedDict):
+    """A key change, as a signed commit on a branch to be reviewed."""
+
+    principal: str
+    key: str
+    file: str
+    version: int | None
+    oldKeysUntil: str | None
+    branch: str
+    commit: str
+    next: str
 
 
 class MadeShape(TypedDict):

@@ -12,6 +12,7 @@ from controller.adapters.git.locate import git_directory
 from controller.adapters.git.people import swap, write_commit
 from controller.adapters.git.refs import RefFiles
 from controller.adapters.git.repo import GitRepo
+from controller.adapters.git.sshsig import fingerprint
 from controller.adapters.git.sshsig import verify as verify_ssh
 from controller.adapters.signers import open_signer
 from controller.model.trustroot import RootRefs, TrustRoot
@@ -22,6 +23,7 @@ __all__ = [
     "GitRepo",
     "GitWorkshop",
     "ask_cel",
+    "fingerprint",
     "generate_key",
     "load_key",
     "read_repo",
