@@ -24,7 +24,9 @@ from controller.crashpoints import reached
 from controller.errors import LockgateError, Refused, Unavailable
 from controller.ledger import dsse
 from controller.ledger.canonical import canonical, digest, parse
-from controller.model.order import STATEMENT_TYPE, ComponentState, Order, Report, Sample, statement_of
+from controller.model.keys import key_id
+from controller.model.link import LinkSignature, deploy_link
+from controller.model.order import PLAN, STATEMENT_TYPE, ComponentState, Order, Report, Sample, statement_of
 from controller.ports import Signer
 
 RETRY_SECONDS = 1.0
@@ -162,6 +164,7 @@ class Executor:
             message=message[:MESSAGE_LIMIT],
             release=order.release,
             manifest_digest=order.manifest_digest,
+            plan=order.artifacts.get(PLAN),
             components=states,
             sticker=sticker,
             log=steps.digest(),

@@ -74,7 +74,7 @@ def _scheduled(desk: Desk, run: Run) -> bool:
     if documents.lock is None:
         return False
     detail, files = materialise(desk.world, run, documents)
-    how = {"artifacts": detail.files}
+    how = {"artifacts": detail.artifacts, "templates": detail.templates}
     text = f"inputs of {run.opened.release} recorded, {len(detail.targets)} targets"
     desk.record(run, "inputs", detail, "RECORDED", text, how=how, files=files)
     return True

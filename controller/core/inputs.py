@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from controller.core import artifacts
 from controller.core.approvals import approval_subject
 from controller.core.calendar import span_at
 from controller.core.gates import DEFAULT_DEADLINE, Gate, config_of, gate_names
@@ -11,11 +12,16 @@ from controller.core.rollout import order_targets, stages_for
 from controller.core.run import Run
 from controller.core.world import RunDocuments, World
 from controller.ledger.canonical import canonical, digest
+from controller.ledger.entry import artifact_path
 from controller.model.entry import Inputs, Pin, format_time
+from controller.model.order import PLAN
 
 
 def materialise(world: World, run: Run, documents: RunDocuments) -> tuple[Inputs, dict[str, bytes]]:
-    """The `inputs` entry and its files, by path below the run's folder. Needs the lock."""
+    """The `inputs` entry and its files: inputs by path below the run's folder, artifacts by their own path.
+
+    Needs the lock.
+    """
     lock, lock_pin = documents.lock, documents.lock_pin
     assert lock is not None and lock_pin is not None
     targets = _targets(world, run, documents, lock.spec.manifest_digest)
@@ -29,17 +35,27 @@ def materialise(world: World, run: Run, documents: RunDocuments) -> tuple[Inputs
     }
     files = {name: canonical(value) for name, value in values.items()}
     digests = {name: digest(data) for name, data in files.items()}
+    stages = stages_for(documents.strategy, run.opened.mode, targets)
+    rendered = artifacts.release_files(
+        world.templates, run.opened.release, documents.environment, documents.components, lock
+    )
+    rendered[PLAN] = artifacts.plan(
+        world.templates, run, documents.environment, documents.strategy, lock, lock_pin, stages, rendered
+    )
     detail = Inputs(
         lock=lock_pin,
         manifest_digest=lock.spec.manifest_digest,
         approval_subject=subject(world, run, documents, lock_pin, targets),
         targets=targets,
-        stages=stages_for(documents.strategy, run.opened.mode, targets),
+        stages=stages,
         files=digests,
         missing=(),
         digest=digest(canonical(digests)),
+        artifacts={name: digest(data) for name, data in rendered.items()},
+        templates=world.templates.digests,
     )
-    return detail, {f"inputs/{name}.json": data for name, data in files.items()}
+    beside = {f"inputs/{name}.json": data for name, data in files.items()}
+    return detail, beside | {artifact_path(digest(data)): data for data in rendered.values()}
 
 
 def subject(world: World, run: Run, documents: RunDocuments, lock: Pin, targets: tuple[str, ...]) -> str:

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Literal
 
 from controller.core.analysis import StageVerdict, State, Window, evaluate, sampling_interval
+from controller.core.artifacts import artifacts_of
 from controller.core.desk import Desk
 from controller.core.rollout import DEFAULT_DEADLINE, stage_deadline
 from controller.core.run import Run
@@ -25,7 +26,8 @@ from controller.model.entry import (
     Verified,
     When,
 )
-from controller.model.order import AgentStatement, Report, Sample, order_id
+from controller.model.link import deploy_link
+from controller.model.order import PLAN, AgentStatement, Report, Sample, order_id
 from controller.model.strategy import Metric, Stage
 
 FIRST_ROLES = frozenset({"init", "migration"})
@@ -98,18 +100,20 @@ def _order(
     if run.opened.mode == "promotion":
         last = len(documents.strategy.spec.stages) - 1
         deadline = stage_deadline(documents.strategy, min(stage, last))
+    artifacts = artifacts_of(run, action)
     detail = Ordered(
         stage=stage,
         attempt=run.attempt,
         action=action,
         manifest_digest=manifest,
         components=components,
+        artifacts=artifacts,
         orders=tuple(OrderLine(id=order_id(run.id, stage, run.attempt, t, action), target=t) for t in targets),
         deadline=desk.now + deadline,
     )
     label = f"stage {stage + 1}: " if action == "deploy" else ""
     text = f"{label}{action} of {release} ordered on {len(targets)} targets"
-    desk.record(run, "ordered", detail, "ORDERED", text, targets=targets)
+    desk.record(run, "ordered", detail, "ORDERED", text, targets=targets, how={"artifacts": artifacts})
 
 
 # --- collecting ------------------------------------------------------------------------------------------
@@ -144,12 +148,16 @@ def _collect(desk: Desk, run: Run) -> tuple[tuple[TargetResult, ...], bytes] | N
 def _result(statement: AgentStatement, ordered: Ordered, key: str | None) -> TargetResult:
     body = statement.body
     assert isinstance(body, Report)
-    other = _other_digests(body, ordered) if body.status == "succeeded" else ""
+    succeeded = body.status == "succeeded"
+    other = _other_digests(body, ordered) if succeeded else ""
+    code = "digest-mismatch" if other else body.code
+    if succeeded and not other and body.plan != ordered.artifacts.get(PLAN):
+        code, other = "plan-mismatch", f"followed the plan {body.plan or 'none'}, which is not the one ordered"
     return TargetResult(
         order=body.order,
         target=statement.agent,
         result="failed" if other else body.status,
-        code="digest-mismatch" if other else body.code,
+        code=code,
         message=other or body.message,
         report=statement.digest,
         manifest_digest=body.manifest_digest,

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from controller.errors import Invalid, Refused
+from controller.errors import Invalid, Refused, Stalled
 from controller.ledger import fold, links, log
-from controller.ledger.canonical import canonical
-from controller.ledger.entry import Place, build, is_event, read, run_folder
+from controller.ledger.canonical import canonical, digest
+from controller.ledger.entry import Place, artifact_digest, build, is_event, read, run_folder
 from controller.ledger.fold import State
 from controller.ledger.log import Log
 from controller.model.entry import Actor, Draft, Entry, EntryRef, Genesis, Observed, Opened, Sealed, What, When
@@ -205,17 +205,48 @@ def write(repo: Repo, prepared: Prepared, expected: str | None, signer: Signer, 
     """Push a batch by one compare-and-swap from `expected` and return the new tip.
 
     The batch's trees follow from that of the ledger it was prepared on. Where `expected` is another commit,
-    foreign ones stand on top of the ledger's, and nothing of their trees remains. Raises what Repo.append
-    raises; then nothing was written, and the pass is to be thrown away.
+    foreign ones stand on top of the ledger's, and nothing of their trees remains. Artifacts that stand
+    already are not written again. Raises what Repo.append raises, and Stalled("artifact-mismatch"); then nothing
+    was written, and the pass is to be thrown away.
     """
     if not prepared.commits:
         return prepared.ledger
-    ids = repo.append(ref, expected, prepared.commits, signer, prepared.ledger.commit)
+    base = prepared.ledger.commit
+    ids = repo.append(ref, expected, _once(repo, base, prepared.commits), signer, base)
     recorded = tuple(
         entry.model_copy(update={"commit": commit}) for entry, commit in zip(prepared.entries, ids, strict=True)
     )
     state = prepared.ledger.state.forget_written()
     return replace(prepared.ledger, commit=ids[-1], state=state, recorded=recorded)
+
+
+def _once(repo: Repo, tip: str | None, commits: Sequence[NewCommit]) -> list[NewCommit]:
+    """The commits without artifacts that the tip or an earlier one of them holds: what a digest names is added
+    once and never changes."""
+    held: set[str] = set()
+    found: list[NewCommit] = []
+    for commit in commits:
+        artifacts = {path: value for path in commit.changes if (value := artifact_digest(path)) is not None}
+        if artifacts:
+            held |= {path for path, value in artifacts.items() if _stands(repo, tip, path, value)}
+            commit = replace(commit, changes={p: data for p, data in commit.changes.items() if p not in held})
+            held |= set(artifacts)
+        found.append(commit)
+    return found
+
+
+def _stands(repo: Repo, tip: str | None, path: str, named: str) -> bool:
+    file = repo.file(tip, path) if tip is not None else None
+    if file is not None and digest(repo.read(file.blob)) != named:
+        raise Stalled(
+            "artifact-mismatch",
+            "an artifact on the evidence branch is not what its name says",
+            where=path,
+            expected=named,
+            got=digest(repo.read(file.blob)),
+            cure="run `lockgate verify`; somebody wrote to the evidence branch with the controller's key",
+        )
+    return file is not None
 
 
 def header(entry: Entry) -> bytes:

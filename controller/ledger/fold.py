@@ -125,6 +125,7 @@ class OpenRun(Wire):
     lock: Pin | None = None
     manifest_digest: Sha256 | None = None
     digests: dict[str, Sha256] = Field(default_factory=dict)
+    artifacts: dict[str, Sha256] = Field(default_factory=dict)
 
 
 class Pointer(Wire):
@@ -258,6 +259,7 @@ def _apply_run(state: State, entry: Entry, run: str, environment: str) -> tuple[
     if isinstance(detail, Inputs):
         pins = opened.pins if detail.lock in opened.pins else (*opened.pins, detail.lock)
         known = {"lock": detail.lock, "manifest_digest": detail.manifest_digest, "pins": pins}
+        known["artifacts"] = detail.artifacts
     if entry.predicate.what.digests and entry.predicate.what.digests != opened.digests:
         known["digests"] = entry.predicate.what.digests
     if known:
@@ -364,6 +366,7 @@ def _history(history: tuple[CompletedRun, ...], opened: OpenRun, manifest_digest
         manifest_digest=manifest_digest,
         slot=opened.slot,
         pins=opened.pins,
+        artifacts=opened.artifacts,
     )
     return (*history, done)[-HISTORY:]
 

@@ -101,13 +101,15 @@ class StagePlan(Wire):
 
 
 class CompletedRun(Wire):
-    """A completed run an environment can go back to; `pins` are the files it executed (lock included)."""
+    """A completed run an environment can go back to; `pins` are the files it executed (lock included),
+    `artifacts` the digests of what was rendered for it."""
 
     run: str
     release: str
     manifest_digest: Sha256
     slot: Pin | None
     pins: tuple[Pin, ...] = ()
+    artifacts: dict[str, Sha256] = {}
 
 
 class Precondition(Wire):
@@ -146,7 +148,8 @@ class Opened(Wire):
 
 
 class Inputs(Wire):
-    """What the run decides from: the lock, the plan and the committed input files."""
+    """What the run decides from: the lock, the plan and the committed input files; and what was rendered from
+    them: digests of the artifacts, by name, and of the templates that made them."""
 
     lock: Pin
     manifest_digest: Sha256
@@ -156,6 +159,8 @@ class Inputs(Wire):
     files: dict[str, Sha256]
     missing: tuple[str, ...]
     digest: Sha256
+    artifacts: dict[str, Sha256] = {}
+    templates: dict[str, Sha256] = {}
 
 
 class Verdict(Wire):
@@ -221,6 +226,7 @@ class Ordered(Wire):
     action: Literal["deploy", "rollback", "check"]
     manifest_digest: Sha256
     components: dict[str, Sha256]
+    artifacts: dict[str, Sha256] = {}
     orders: tuple[OrderLine, ...]
     deadline: Time
 
@@ -491,7 +497,8 @@ def predicate_type(kind: str) -> str:
 class Draft(Wire):
     """An entry the core decided on; the ledger adds index, sequence, previous and the signature.
 
-    `files` are further paths written by the same commit, relative to the run's folder (inputs, reports).
+    `files` are further paths written by the same commit, relative to the run's folder (inputs, reports), or
+    artifacts by the path that their digest gives.
     """
 
     kind: str

@@ -91,13 +91,18 @@ class LogState(Wire):
     root: str
 
 
+PLAN = "plan.json"
+"""The artifact that says who gets what, in which order and on which terms."""
+
+
 def order_id(run: str, stage: int, attempt: int, target: str, action: str) -> str:
     """The idempotency key of an order: an agent executes each id once."""
     return f"{run}/{stage}/{attempt}/{target}/{action}"
 
 
 class Order(Wire):
-    """What one agent is to do; recorded in evidence at `entry_index` before it was delivered."""
+    """What one agent is to do; recorded in evidence at `entry_index` before it was delivered. `artifacts` are the
+    digests of what was rendered for it, by name."""
 
     id: str
     run: str
@@ -109,6 +114,7 @@ class Order(Wire):
     release: str
     manifest_digest: Digest
     components: dict[str, OrderComponent]
+    artifacts: dict[str, Digest] = Field(default_factory=dict)
     checks: tuple[OrderCheck, ...] = ()
     variables: dict[str, str] = Field(default_factory=dict)
     deadline: AwareDatetime
@@ -160,7 +166,8 @@ class ComponentState(Wire):
 
 
 class Report(Wire):
-    """What came of one order. `code` is "ok" or a stable error code; `healthy=None` means not known."""
+    """What came of one order. `code` is "ok" or a stable error code; `healthy=None` means not known; `plan` is
+    the digest of the deploy plan that the order carried."""
 
     order: str
     run: str
@@ -174,6 +181,7 @@ class Report(Wire):
     message: str
     release: str
     manifest_digest: Digest
+    plan: Digest | None = None
     components: dict[str, ComponentState]
     sticker: Digest | None = None
     log: Digest | None = None

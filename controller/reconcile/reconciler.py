@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from controller.core.accept import MainState, Terms
+from controller.core.artifacts import Templates
 from controller.core.decide import decide
 from controller.core.gates import Question
 from controller.core.run import Run, fold
@@ -55,6 +56,7 @@ class Parts:
     questions: Questions
     reader: Reader
     memory: Memory
+    templates: Templates
     verify_ssh: Callable[[str, bytes, str], str]
     check_tags: timedelta = timedelta(0)
 
@@ -150,6 +152,7 @@ class Reconciler:
             now=max(now, cursors.at) if cursors.at is not None else now,
             observed=Observed(main=self.main.accepted, requests=tips.requests, trust_version=trust.version),
             intent=self.intent,
+            templates=parts.templates,
             trust=trust,
             state=self.ledger.state,
             runs=self.runs,

@@ -16,7 +16,7 @@ from controller.errors import LockgateError
 from controller.ledger import dsse, fold
 from controller.ledger.append import header
 from controller.ledger.canonical import canonical, digest, parse_canonical
-from controller.ledger.entry import Place, read, subjects, test_result
+from controller.ledger.entry import Place, artifact_digest, read, subjects, test_result
 from controller.ledger.statement import Statement
 from controller.model.agent import Agent
 from controller.model.entry import (
@@ -37,15 +37,15 @@ from controller.model.entry import (
 from controller.model.history import Change
 from controller.model.keys import key_id
 from controller.model.lock import ReleaseLock
-from controller.model.order import body_of
+from controller.model.order import PLAN, body_of
 from controller.ports import Repo
 from controller.uses.link_checks import RunFiles, links_hold
+from controller.uses.artifact_checks import Artifacts
 from controller.uses.replay_checks import Ask, Replay
 
 Problem = tuple[str, str, str]
 _KEPT = 256
 _BESIDE = re.compile(r"(inputs|reports|logs|links)/[A-Za-z0-9._-]+")
-_ARTIFACT = re.compile(r"artifacts/sha256/([0-9a-f]{2})/(\1[0-9a-f]{62})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +71,7 @@ class Seen:
     def __init__(self, repo: Repo, ask: Ask | None = None) -> None:
         self._repo = repo
         self.replay = Replay(repo, ask)
+        self.artifacts = Artifacts(repo)
         self.files = RunFiles(repo)
         self._locks: dict[str, tuple[fold.LockRecord, Mapping[str, str]] | None] = {}
         self._contents: dict[str, Mapping[str, str] | None] = {}
@@ -127,14 +128,17 @@ class Seen:
 
 
 def records_belong(seen: Seen, subject: Subject) -> Iterator[Problem]:
-    """Beside its entry a commit adds only files of the same run, and artifacts named by their digest."""
+    """Beside its entry a commit adds only files of the same run, and artifacts named by their digest and entry."""
     entry, folder = subject.entry, subject.place.folder
+    named = set(entry.detail.artifacts.values()) if isinstance(entry.detail, Inputs) else set()
     for change in subject.records:
         path = change.path
-        artifact = _ARTIFACT.fullmatch(path)
+        artifact = artifact_digest(path)
         if artifact is not None:
-            if digest(subject.blobs[path]) != f"sha256:{artifact[2]}":
+            if digest(subject.blobs[path]) != artifact:
                 yield "digest-mismatch", path, "the artifact is not what its name says"
+            elif artifact not in named:
+                yield "record-misplaced", path, "no entry names this artifact"
         elif path == f"{folder}/run.json":
             if not isinstance(entry.detail, Opened) or subject.blobs[path] != header(entry):
                 yield "record-misplaced", path, "the run's header is not what its first entry says"
@@ -224,7 +228,9 @@ def reports_are_the_agents(seen: Seen, subject: Subject) -> Iterator[Problem]:
     files = list(subject.beside("reports"))
     lines = {digest(line): line for _, data in files for line in data.split(b"\n") if line}
     if isinstance(detail, (Deployed, RolledBack, Verified)):
-        yield from _results_hold(subject, detail.results, lines)
+        run = seen.replay.before(subject.commit, subject.entry)
+        plan = run.ordered.artifacts.get(PLAN) if run is not None and run.ordered is not None else None
+        yield from _results_hold(subject, detail.results, lines, plan)
     elif isinstance(detail, Evaluated):
         if files and digest(b"".join(data for _, data in files)) != detail.statements:
             yield "report-mismatch", files[0][0], "the statements are not those the verdict was made from"
@@ -241,7 +247,7 @@ def reports_are_the_agents(seen: Seen, subject: Subject) -> Iterator[Problem]:
 
 
 def _results_hold(
-    subject: Subject, results: tuple[TargetResult, ...], lines: Mapping[str, bytes]
+    subject: Subject, results: tuple[TargetResult, ...], lines: Mapping[str, bytes], plan: str | None
 ) -> Iterator[Problem]:
     for result in results:
         if result.report is None:
@@ -258,6 +264,12 @@ def _results_hold(
             result.healthy,
         ):
             yield "report-mismatch", subject.entry.path, f"{result.target} reported something else"
+        elif result.result == "succeeded" and plan is not None and said.get("plan") != plan:
+            yield (
+                "report-mismatch",
+                subject.entry.path,
+                f"{result.target} followed another plan than the ordered one",
+            )
 
 
 def _statement_problem(line: bytes, agents: Mapping[str, tuple[str, str]], run: str | None) -> str | None:
@@ -277,6 +289,14 @@ def _statement_problem(line: bytes, agents: Mapping[str, tuple[str, str]], run: 
 
 
 Check = Callable[[Seen, Subject], Iterator[Problem]]
+
+
+def artifacts_stand(seen: Seen, subject: Subject) -> Iterator[Problem]:
+    """The artifacts that an entry names stand under their digests, and are what its inputs render to."""
+    entry = subject.entry
+    if isinstance(entry.detail, (Inputs, Ordered)):
+        run = seen.replay.before(subject.commit, entry)
+        yield from seen.artifacts.check(subject.commit, entry, subject.blobs, run)
 
 
 def decisions_replay(seen: Seen, subject: Subject) -> Iterator[Problem]:
@@ -301,6 +321,8 @@ ENTRY_CHECKS: tuple[Check, ...] = (
     inputs_are_committed,
     decision_holds,
     reports_are_the_agents,
+    artifacts_stand,
+    links_hold,
     decisions_replay,
 )
 """Every rule over single entries, in the order findings are reported."""

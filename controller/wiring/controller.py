@@ -20,6 +20,7 @@ from controller.adapters.registries import Registries
 from controller.adapters.registries.oci import OciRegistry
 from controller.adapters.registries.oci_auth import docker_config_credentials
 from controller.adapters.signers import open_signer
+from controller.core.artifacts import Templates
 from controller.errors import Invalid, Unavailable
 from controller.ledger.canonical import digest
 from controller.loop import HealthFile, Loop
@@ -32,7 +33,7 @@ from controller.reconcile.observing import FileMemory
 from controller.reconcile.questions import Answerer, Questions
 from controller.reconcile.reading import Reader
 from controller.reconcile.reconciler import Parts, Reconciler
-from controller.settings import docker_config
+from controller.settings import artifact_templates, docker_config
 from controller.uses.replay import replay_run
 from controller.uses.resolve import check, resolve
 from controller.uses.trust_chain import build_chain
@@ -118,6 +119,7 @@ class Controller:
                 questions=self.questions,
                 reader=reader,
                 memory=FileMemory(settings.state_dir),
+                templates=Templates(artifact_templates()),
                 verify_ssh=sshsig.verify,
                 check_tags=settings.check_tags,
             )

@@ -7,11 +7,17 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from controller.core.gates import decision_digest
+from controller.core import artifacts
+from controller.core.artifacts import Templates
+from controller.core.gates import Gate, decide_gates, decision_digest, gate_names
+from controller.core.parse import parse
+from controller.core.run import Run
 from controller.ledger.canonical import canonical, digest
 from controller.ledger.dsse import STATEMENT_PAYLOAD, sign
-from controller.ledger.entry import run_id
+from controller.ledger.entry import artifact_path, run_id
+from controller.ledger.links import sign_link
 from controller.model import entry as e
+from controller.model.link import LinkSignature, deploy_link
 from controller.model.lock import (
     Candidates,
     LockedComponent,
@@ -20,9 +26,11 @@ from controller.model.lock import (
     lock_bytes,
     manifest_digest,
 )
-from controller.model.order import ComponentState, Report, order_id, statement_of
+from controller.model.order import PLAN, ComponentState, Report, order_id, statement_of
 from controller.ports import Signer
+from controller.settings import artifact_templates
 
+TEMPLATES = Templates(artifact_templates())
 START = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
 WHO = (e.Actor(principal="controller", key_id="c" * 64),)
 
@@ -51,6 +59,8 @@ class Story:
         self.content: dict[str, bytes] = {}
         self.manifests: dict[str, str] = {}
         self.agents: dict[str, tuple[e.Pin, Signer]] = {}
+        self.documents: dict[str, tuple[e.Pin, bytes]] = {}
+        """What runs pin besides agents, by path; with any, their artifacts are rendered as the controller does."""
 
     def draft(
         self,
@@ -61,6 +71,7 @@ class Story:
         what: e.What | None = None,
         result: str = "RECORDED",
         files: Mapping[str, bytes] | None = None,
+        how: Mapping[str, Any] | None = None,
         **why: Any,
     ) -> e.Draft:
         self.at += self.step
@@ -75,6 +86,7 @@ class Story:
             who=WHO,
             what=what or e.What(),
             why=why,
+            how=dict(how or {}),
             when=e.When(decided=self.at),
             detail=detail,
             files=dict(files or {}),
@@ -130,7 +142,42 @@ class Story:
         what = e.What(release=release, manifest_digest=manifest, digests=components)
         return self.draft("lock", detail, what=what)
 
-    def report(self, run: str, target: str, release: str, digests: Mapping[str, str]) -> bytes:
+    def rendered(self, run: str, env: str, opened: e.Opened, stages: tuple[e.StagePlan, ...]) -> dict[str, bytes]:
+        """The artifacts of a run, by name."""
+        if not self.documents:
+            return {PLAN: canonical({"run": run})}
+        found = {path: parse(path, data).document for path, (_, data) in self.documents.items()}
+        place: Any = found[f"environments/{env}.yaml"]
+        strategy: Any = found[f"strategies/{place.spec.strategy}.yaml"]
+        components: Any = {
+            d.name: d for path, d in found.items() if path.startswith("components/") and d is not None
+        }
+        pin = self.locks[opened.release]
+        lock: Any = parse(pin.path, self.content[opened.release]).document
+        files = artifacts.release_files(TEMPLATES, opened.release, place, components, lock)
+        before = Run(run, env, "scheduled", opened, self.at, self.at)
+        return {**files, PLAN: artifacts.plan(TEMPLATES, before, place, strategy, lock, pin, stages, files)}
+
+    def gates(
+        self, release: str, targets: tuple[str, ...], verdict: e.Verdict
+    ) -> tuple[e.Gates, dict[str, bytes]]:
+        """The gates entry and its file; with documents it holds every gate that they ask for."""
+        if not self.documents:
+            return gates_of(verdict), {"inputs/gates-01.json": canonical({"freeze": {"freezes": []}})}
+        seen: dict[str, dict[str, Any]] = {
+            "release-active": {"release": release, "state": "active", "reason": None},
+            "promotes-from": {"release": release, "completed": {}},
+            "freeze": {"freezes": []},
+            "window": {"windows": []},
+            "schedule": {"notBefore": None, "preconditions": []},
+            "targets": {"targets": list(targets)},
+            "secrets": {"references": []},
+        }
+        gates = [Gate(name, name, "block", {}, seen[name], None) for name, _ in gate_names({}, False)]
+        decided = decide_gates(gates, 0, {}, self.at, {})
+        return decided.detail, {"inputs/gates-01.json": decided.inputs}
+
+    def report(self, run: str, target: str, release: str, digests: Mapping[str, str], plan: str) -> bytes:
         """The signed statement of a target's agent that it deployed."""
         body = Report(
             order=order_id(run, 0, 1, target, "deploy"),
@@ -145,6 +192,7 @@ class Story:
             message="",
             release=release,
             manifest_digest=self.manifests[release],
+            plan=plan,
             components={name: ComponentState(digest=value, running=True) for name, value in digests.items()},
             healthy=True,
             link=self.link(run, target, release),
@@ -191,21 +239,28 @@ class Story:
             authors=("alice",),
             not_before=None,
             expires=None,
-            pins=(pin, *(agent for agent, _ in self.agents.values())),
+            pins=(pin, *(known for known, _ in (*self.agents.values(), *self.documents.values()))),
             previous=self.last.get(env),
             supersedes=None,
             carried=(),
         )
+        stages = (e.StagePlan(percent=100, targets=targets),)
+        made = self.rendered(run, env, opened, stages)
+        named = {name: digest(data) for name, data in made.items()}
+        templates = TEMPLATES.digests if self.documents else {PLAN: sha("another version's")}
+        stored = {artifact_path(digest(data)): data for data in made.values()}
         input_file = canonical({"run": run})
         inputs = e.Inputs(
             lock=lock,
             manifest_digest=manifest,
             approval_subject=sha("subject"),
             targets=targets,
-            stages=(e.StagePlan(percent=100, targets=targets),),
+            stages=stages,
             files={"lock": digest(input_file)},
             missing=(),
             digest=digest(canonical({"lock": digest(input_file)})),
+            artifacts=named,
+            templates=templates,
         )
         verdict = e.Verdict(
             gate="freeze",
@@ -238,7 +293,8 @@ class Story:
         criterion = e.Criterion(
             name="errors", state="passed", value=0.001, samples=6, failures=0, message="below 0.01"
         )
-        said = {target: self.report(run, target, release, digests) for target in targets if target in self.agents}
+        known = [target for target in targets if target in self.agents]
+        said = {target: self.report(run, target, release, digests, named[PLAN]) for target in known}
         lines = b"".join(line + b"\n" for line in said.values())
         deployed = tuple(
             result.model_copy(
@@ -251,8 +307,8 @@ class Story:
         reports = {"reports/{nnn}-stage-1.jsonl": lines} if lines else {}
         steps: list[tuple[str, e.Wire, dict[str, bytes]]] = [
             ("opened", opened, {}),
-            ("inputs", inputs, {"inputs/lock.json": input_file}),
-            ("gates", gates_of(verdict), {"inputs/gates-01.json": canonical({"freeze": {"freezes": []}})}),
+            ("inputs", inputs, {"inputs/lock.json": input_file, **stored}),
+            ("gates", *self.gates(release, targets, verdict)),
             (
                 "ordered",
                 e.Ordered(
@@ -261,6 +317,7 @@ class Story:
                     action="deploy",
                     manifest_digest=manifest,
                     components=digests,
+                    artifacts=named,
                     orders=orders,
                     deadline=self.at + timedelta(hours=1),
                 ),
@@ -296,12 +353,13 @@ class Story:
                 what if kind != "opened" else e.What(release=release, environment=env, targets=targets),
                 end.upper() if kind == "sealed" else "PASS",
                 files,
+                {"artifacts": named} if kind in ("inputs", "ordered") else {},
             )
             for kind, detail, files in steps
         ]
         if end == "completed" and sealed:
             self.last[env] = e.CompletedRun(
-                run=run, release=release, manifest_digest=manifest, slot=pin, pins=(pin, lock)
+                run=run, release=release, manifest_digest=manifest, slot=pin, pins=(pin, lock), artifacts=named
             )
         return drafts
 

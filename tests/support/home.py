@@ -28,7 +28,7 @@ MAIN, REQUESTS = "refs/heads/main", "refs/heads/lockgate/requests"
 PATHS = [
     {"match": "trust/**", "write": "owners", "approvals": {"owners": 2}},
     {"match": "**/*.lock.yaml", "write": "controller"},
-    {"match": "{releases,promotions,environments,agents}/**", "write": "developers"},
+    {"match": "{releases,promotions,environments,agents,components,strategies}/**", "write": "developers"},
 ]
 
 
@@ -94,6 +94,14 @@ class Home:
         file = self.repo.file(tip, f"agents/{name}.yaml")
         assert file is not None
         self.story.agents[name] = (Pin(path=f"agents/{name}.yaml", blob=file.blob, sha256=digest(data)), signer)
+        self.batch([self.story.accepted(tip)])
+
+    def document(self, path: str, data: bytes) -> None:
+        """A document that every later run pins, and renders its artifacts from."""
+        tip = self.commit(MAIN, {path: data}, "dave", f"Add {path}")
+        file = self.repo.file(tip, path)
+        assert file is not None
+        self.story.documents[path] = (Pin(path=path, blob=file.blob, sha256=digest(data)), data)
         self.batch([self.story.accepted(tip)])
 
     def release(self, name: str) -> None:
