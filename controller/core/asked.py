@@ -139,10 +139,7 @@ def _approve_refusal(desk: Desk, run: Run, request: Request, actor: Actor) -> tu
     separated = desk.documents[run.id].environment.spec.approvals.separation_of_duties
     if separated and actor.principal in {*run.opened.authors, run.opened.requester}:
         return "self-approval", f"{actor.principal} asked for this promotion and cannot approve it"
-    if any(
-        a.counted and a.principal == actor.principal and (a.expires is None or a.expires > desk.now)
-        for a in run.approvals
-    ):
+    if any(given.principal == actor.principal for given in tally_of(desk, run).counted):
         return "already-approved", f"{actor.principal} has approved this run already"
     return None
 

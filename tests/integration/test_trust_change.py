@@ -327,7 +327,6 @@ def test_a_compromised_key_counts_for_nothing_any_more(shop: Shop) -> None:
     shop.ask("request", "approve", "staging", *reason, shop.key("bob2"))
     shop.controller()
     ready = {row["environment"]: row for row in shop.ask("status", "status")}["staging"]
-    print(ready, shop.git("log", "--format=%s", "lockgate/evidence"), shop.refused())
     assert ready["phase"] not in ("awaiting_approval", "gating"), ready
     shop.verifies()
 
