@@ -53,6 +53,7 @@ def init(
     """A new repository from the scaffold, with its trust root and first keys outside of it."""
     from controller.settings import data_dir
     from controller.uses import init as making
+    from controller.wiring.attest import make_layout
     from controller.wiring.repos import GitWorkshop, load_key
 
     options = context_of(context)
@@ -72,6 +73,7 @@ def init(
             workshop=workshop,
             at=now().replace(microsecond=0),
             owner_signer=load_key(key) if key is not None else None,
+            layout=make_layout,
         )
     except OSError as error:
         raise Unavailable(

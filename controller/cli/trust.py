@@ -10,6 +10,7 @@ import typer
 
 from controller.cli.audit import Pinned, needed_root
 from controller.cli.context import context_of
+from controller.cli.layout import layout
 from controller.cli.session import KeyOption, NameOption, RootOption, load_root, now, person, viewing, writing
 from controller.errors import Invalid, UsageError
 
@@ -31,6 +32,7 @@ def register(app: typer.Typer) -> None:
     trust.command("show")(show)
     trust.command("sign")(sign)
     trust.command("rotate")(rotate)
+    trust.command("layout")(layout)
     app.add_typer(trust)
 
 

@@ -9,9 +9,12 @@ from pathlib import Path
 
 import jinja2
 
+from controller.model.link import LAYOUT_PATH
 from controller.model.trustroot import TrustRoot
 from controller.settings import data_dir
 from controller.uses.images import build_layout
+from controller.uses.layout import first_terms
+from controller.wiring.attest import make_layout
 from controller.wiring.people import Person, commit_on, merge_branch, now
 from controller.wiring.repos import FileSigner, GitRepo, generate_key, swap, write_commit
 
@@ -46,6 +49,8 @@ class Stage:
         files = self._render(source or data_dir("example-repo"), agents)
         subprocess.run(["git", "init", "-q", "--bare", "-b", "main", str(self.origin)], check=True)
         repo = self.repo()
+        owners = [FileSigner(self.keys / name) for name in ("olivia", "oscar")]
+        files[LAYOUT_PATH] = make_layout(first_terms("shop", files), owners)
         first = {p: d for p, d in files.items() if p == "lockgate.yaml" or p.startswith("trust/")}
         owner = self.person("olivia")
         genesis = write_commit(

@@ -167,7 +167,8 @@ class ComponentState(Wire):
 
 class Report(Wire):
     """What came of one order. `code` is "ok" or a stable error code; `healthy=None` means not known; `plan` is
-    the digest of the deploy plan that the order carried."""
+    the digest of the deploy plan that the order carried; `link` is the agent's signature over the in-toto link
+    of a deployment that succeeded (`model.link.deploy_link`)."""
 
     order: str
     run: str

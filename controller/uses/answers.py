@@ -28,6 +28,7 @@ ANSWERS: dict[str, Any] = {
     "promote": shapes.PromotedShape,
     "merge": shapes.LandedShape,
     "trust-show": shapes.TrustShape,
+    "trust-layout": shapes.LayoutShape,
     "trust-allowed-signers": list[shapes.SignerShape],
 }
 """Answer → its type. `request` is that of every signed request, `merge` also that of `restore-main`."""

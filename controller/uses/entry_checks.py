@@ -41,6 +41,7 @@ from controller.model.order import PLAN, body_of
 from controller.ports import Repo
 from controller.uses.link_checks import RunFiles, links_hold
 from controller.uses.artifact_checks import Artifacts
+from controller.uses.link_checks import RunFiles, links_hold
 from controller.uses.replay_checks import Ask, Replay
 
 Problem = tuple[str, str, str]
@@ -71,6 +72,7 @@ class Seen:
     def __init__(self, repo: Repo, ask: Ask | None = None) -> None:
         self._repo = repo
         self.replay = Replay(repo, ask)
+        self.files = RunFiles(repo)
         self.artifacts = Artifacts(repo)
         self.files = RunFiles(repo)
         self._locks: dict[str, tuple[fold.LockRecord, Mapping[str, str]] | None] = {}
@@ -321,6 +323,7 @@ ENTRY_CHECKS: tuple[Check, ...] = (
     inputs_are_committed,
     decision_holds,
     reports_are_the_agents,
+    links_hold,
     artifacts_stand,
     links_hold,
     decisions_replay,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -15,8 +15,15 @@ from controller.core.trust import TrustState
 from controller.errors import Invalid, UsageError
 from controller.model.documents import PROJECT_PATH, TRUST_PATH
 from controller.model.history import NewCommit
+from controller.model.layout import LayoutTerms
+from controller.model.link import LAYOUT_PATH
 from controller.model.trustroot import RootRefs, TrustRoot
 from controller.ports import Repo, Signer
+from controller.uses.layout import first_terms
+
+
+MakeLayout = Callable[[LayoutTerms, Sequence[Signer]], bytes]
+"""Writes an in-toto layout on these terms, signed by everybody given."""
 
 
 class Workshop(Protocol):
@@ -95,10 +102,12 @@ def init(
     workshop: Workshop,
     at: datetime,
     owner_signer: Signer | None = None,
+    layout: MakeLayout | None = None,
 ) -> Made:
     """A new repository from the scaffold, with trust-root.json and keys in `outside`, never in the repository.
 
-    Keys are made for the owner (unless `owner_signer` is theirs) and for the controller. No repository is
+    Keys are made for the owner (unless `owner_signer` is theirs) and for the controller; the owner signs the
+    first in-toto layout, where their key is one that stock verification takes. No repository is
     made unless every file of the scaffold renders to a valid document. Raises UsageError("directory-in-use"),
     UsageError("keys-inside"), Invalid with the first diagnostic.
     """
@@ -117,6 +126,8 @@ def init(
     files = render_scaffold(scaffold, facts)
     for path, data in files.items():
         _check_document(path, data)
+    if layout is not None and owner_signer.public_key.startswith(("ssh-ed25519 ", "ecdsa-")):
+        files[LAYOUT_PATH] = layout(first_terms(project, files), [owner_signer])
     root = create_project(
         workshop.create(directory),
         project=project,

@@ -12,7 +12,7 @@ from controller.ledger.append import run_entries
 from controller.ledger.canonical import canonical, digest, parse_canonical
 from controller.model.entry import Approval, Deployed, Entry, Sealed
 from controller.model.keys import key_id
-from controller.model.link import SEAL, SUMS, approve_link, deploy_link, link_name
+from controller.model.link import SEAL, SUMS, LinkSignature, approve_link, deploy_link, link_name
 from controller.ports import Repo
 
 if TYPE_CHECKING:
@@ -99,16 +99,18 @@ def _deployed_holds(seen: Seen, subject: Subject, detail: Deployed) -> Iterator[
             if reports is None:
                 lines = (line for _, data in subject.beside("reports") for line in data.split(b"\n") if line)
                 reports = {digest(line): line for line in lines}
-            if _brings_link(reports.get(result.report)):
+            key, payload = keys.get(result.target), deploy_link(run, result.manifest_digest or "")
+            if links.holds(payload, _link_in(reports.get(result.report)), key):
                 yield "link-missing", subject.entry.path, f"the link that {result.target} reported is left out"
 
 
-def _brings_link(line: bytes | None) -> bool:
+def _link_in(line: bytes | None) -> LinkSignature | None:
+    """The link that a report brings, if it has the form of one."""
     try:
-        said = parse_canonical(dsse.split(line).payload) if line is not None else {}
-        return said.get("predicate", {}).get("link") is not None
-    except LockgateError:
-        return False
+        said = parse_canonical(dsse.split(line).payload)["predicate"].get("link") if line is not None else None
+        return LinkSignature.model_validate(said) if said is not None else None
+    except (LockgateError, ValueError, KeyError):
+        return None
 
 
 def _seal_holds(

@@ -257,6 +257,17 @@ class MadeShape(TypedDict):
     keys: dict[str, str]
 
 
+class LayoutShape(TypedDict):
+    """An in-toto layout that was signed; `branch` and `commit` are null when it was written to a file."""
+
+    path: str
+    environment: str | None
+    signedBy: list[str]
+    needed: int
+    branch: str | None
+    commit: str | None
+
+
 class SignerShape(TypedDict):
     """A line of an allowed-signers file (ssh-keygen(1))."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC
 from typing import Any
 
 from in_toto.models.layout import Inspection, Layout, Step
@@ -97,7 +98,7 @@ def _layout(terms: LayoutTerms) -> Layout:
         steps=steps,
         inspect=[inspection],
         keys={**controllers, **agents, **approvers},
-        expires=terms.expires.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        expires=terms.expires.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         readme=f"Runs of {about}: resolve, inputs, gates, approve, deploy, verify, seal.",
     )
 

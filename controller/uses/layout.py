@@ -1,0 +1,91 @@
+"""The terms of the owners' in-toto layout, from what main declares."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+
+from controller.core.parse import parse
+from controller.core.trust import CONTROLLER, TrustState
+from controller.errors import Invalid
+from controller.model.agent import Agent
+from controller.model.documents import TRUST_PATH
+from controller.model.layout import FOREVER, LayoutTerms
+from controller.model.link import LAYOUT_PATH
+
+OWNERS = "owners"
+
+
+def layout_path(environment: str | None) -> str:
+    """Where the layout of every environment, or of one, stands on main."""
+    return LAYOUT_PATH if environment is None else f"{LAYOUT_PATH.removesuffix('.json')}/{environment}.json"
+
+
+def terms_of(
+    trust: TrustState,
+    project: str,
+    agents: Iterable[Agent],
+    *,
+    environment: str | None = None,
+    deployed_by: int = 1,
+    approvers: str | None = None,
+    approved_by: int = 1,
+    expires: datetime = FOREVER,
+) -> LayoutTerms:
+    """Who may sign which link: controllers and approvers by their roles, every agent (of one environment).
+
+    Agents whose keys are certified by an authority are left out: what they will sign with is not known yet.
+    Raises Invalid("role-unknown") and Invalid("environment-unknown") when the environment has no agent.
+    """
+    people = None
+    if approvers is not None:
+        people = _members(trust, approvers)
+        if not people:
+            raise Invalid(
+                "role-unknown",
+                f"nobody holds the role {approvers} in trust version {trust.version}",
+                where="--approvers",
+                expected=", ".join(sorted(trust.roles)),
+                got=approvers,
+                cure="name a role whose members approve",
+            )
+    found = {
+        agent.metadata.name: " ".join(agent.spec.public_key.split()[:2])
+        for agent in agents
+        if environment in (None, agent.spec.environment) and not agent.spec.cert_authority
+    }
+    if environment is not None and not found:
+        raise Invalid(
+            "environment-unknown",
+            "no agent is declared there",
+            where="--environment",
+            expected="an environment with agents",
+            got=environment,
+            cure="declare its agents under agents/ first",
+        )
+    return LayoutTerms(
+        project=project,
+        controllers=_members(trust, CONTROLLER),
+        agents=dict(sorted(found.items())),
+        deployed_by=deployed_by,
+        approvers=people,
+        approved_by=approved_by,
+        environment=environment,
+        expires=expires,
+    )
+
+
+def first_terms(project: str, files: Mapping[str, bytes]) -> LayoutTerms:
+    """The terms of a new project's layout, from its files: every agent, and one of them is enough."""
+    documents = (parse(path, data).document for path, data in files.items() if path.startswith("agents/"))
+    agents = [document for document in documents if isinstance(document, Agent)]
+    return terms_of(TrustState.parse(files[TRUST_PATH]), project, agents)
+
+
+def owners_keys(trust: TrustState) -> dict[str, str]:
+    """OpenSSH key → owner."""
+    return {key: name for name, keys in _members(trust, OWNERS).items() for key in keys}
+
+
+def _members(trust: TrustState, role: str) -> dict[str, tuple[str, ...]]:
+    return {name: tuple(trust.members[name].keys) for name in sorted(trust.roles.get(role, ()))}
