@@ -39,7 +39,6 @@ from controller.model.keys import key_id
 from controller.model.lock import ReleaseLock
 from controller.model.order import PLAN, body_of
 from controller.ports import Repo
-from controller.uses.link_checks import RunFiles, links_hold
 from controller.uses.artifact_checks import Artifacts
 from controller.uses.link_checks import RunFiles, links_hold
 from controller.uses.replay_checks import Ask, Replay
@@ -74,7 +73,6 @@ class Seen:
         self.replay = Replay(repo, ask)
         self.files = RunFiles(repo)
         self.artifacts = Artifacts(repo)
-        self.files = RunFiles(repo)
         self._locks: dict[str, tuple[fold.LockRecord, Mapping[str, str]] | None] = {}
         self._contents: dict[str, Mapping[str, str] | None] = {}
         self._agents: dict[str, Mapping[str, str]] = {}
@@ -325,7 +323,6 @@ ENTRY_CHECKS: tuple[Check, ...] = (
     reports_are_the_agents,
     links_hold,
     artifacts_stand,
-    links_hold,
     decisions_replay,
 )
 """Every rule over single entries, in the order findings are reported."""

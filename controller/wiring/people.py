@@ -146,13 +146,6 @@ def _link(person: Person, ask: Ask) -> LinkSignature | None:
     return sign_link(approve_link(ask.binds), signer) if signer.public_key.startswith("ssh-ed25519 ") else None
 
 
-def _link(person: Person, ask: Ask) -> LinkSignature | None:
-    """The approver's signature over the in-toto link of the step, where their key can make one."""
-    if ask.verb != "approve" or ask.binds is None or not person.signer.public_key.startswith("ssh-ed25519 "):
-        return None
-    return sign_link(approve_link(ask.binds), person.signer)
-
-
 def request(repo: GitRepo, person: Person, project: str, ask: Ask) -> tuple[str, str]:
     """Append a signed request to the requests branch; its id and commit. A lost race is tried again."""
     at = now()
