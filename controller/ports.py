@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Protocol
 
 from controller.model.history import Change, Commit, NewCommit, Tips, TreeFile
-from controller.model.order import AgentKey, AgentStatement, PreparedOrder, SamplingRequest
+from controller.model.order import AgentKey, AgentStatement, Cosignature, LogProof, PreparedOrder, SamplingRequest
 from controller.model.registry import ManifestAnswer
 
 
@@ -102,7 +102,8 @@ class Repo(Protocol):
 
         The first one changes the tree of `base`, by default that of `expected`. `expected=None` creates the ref.
         Returns the new commit ids, oldest first. Raises Conflict("ref-moved") when the ref is not at `expected`
-        (nothing is rebased), Refused("push-rejected") when the origin's hook says no, Unavailable when the origin does not answer.
+        (nothing is rebased), Refused("push-rejected") when the origin's hook says no, Unavailable when the origin
+        does not answer.
         """
         ...
 
@@ -131,6 +132,27 @@ class Registry(Protocol):
         ...
 
 
+class LogView(Protocol):
+    """The transparency log as agents are shown it. Thread-safe; every call may read the repository."""
+
+    def proof(self, start: int) -> LogProof | None:
+        """The newest checkpoint, and that it extends the first `start` entries as far as it can be shown; None
+        before there is a log."""
+        ...
+
+    def consistency(self, start: int, size: int) -> list[str]:
+        """The base64 hashes that lead from one size to another. Raises Refused("log-range")."""
+        ...
+
+    def cosigned(self, agent: str, key: str, cosignature: Cosignature) -> bool:
+        """Keep a witness's signature; False when it does not hold or says nothing new."""
+        ...
+
+    def witnessed(self, agent: str, size: int) -> list[str]:
+        """Checkpoints of at least `size` entries with the newest cosignature of each agent but this one."""
+        ...
+
+
 class AgentHub(Protocol):
     """Where agents meet the controller. Takes a `wake` at construction, called when something arrives.
 
@@ -154,6 +176,10 @@ class AgentHub(Protocol):
 
     def cancel(self, order_ids: Sequence[str]) -> None:
         """Stop offering these orders; one that an agent already took is not undone."""
+        ...
+
+    def show(self, size: int) -> None:
+        """Have every agent shown, and asked to cosign, a log of at least `size` entries soon."""
         ...
 
     def sample(self, requests: Mapping[str, SamplingRequest | None]) -> None:

@@ -13,7 +13,9 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
 
+from controller.agent.admission import Admission
 from controller.agent.keyring import Keyring
+from controller.agent.logbook import Logbook
 from controller.agent.outbox import Outbox
 from controller.errors import Invalid, LockgateError, Refused, Unavailable
 from controller.ledger import dsse
@@ -112,6 +114,8 @@ class Client:
         url: str,
         signer: Signer,
         keyring: Keyring,
+        logbook: Logbook,
+        admission: Admission,
         now: Callable[[], datetime],
         heard: Callable[[datetime], None] = lambda _at: None,
     ) -> None:
@@ -119,15 +123,18 @@ class Client:
         self._environment = environment
         self._signer = signer
         self._keyring = keyring
+        self._logbook = logbook
+        self._admission = admission
         self._now = now
         self._heard = heard
         self._channel = Channel(url)
 
     def poll(self, wait_seconds: float, statements: Sequence[dict[str, Any]] = ()) -> Delivery:
-        """One poll; the delivery is verified: signer, nonce, agent and environment.
+        """One poll; the delivery is verified: signer, nonce, agent, environment, and that its log goes on from
+        the one that was seen.
 
         Raises Unavailable when the controller does not answer, Refused with order-untrusted-signer,
-        order-stale, order-foreign, or the controller's own refusal of this agent.
+        order-stale, order-foreign, log-inconsistent, or the controller's own refusal of this agent.
         """
         nonce = secrets.token_hex(16)
         message = Poll(
@@ -138,6 +145,9 @@ class Client:
             wait_seconds=wait_seconds,
             statements=list(statements),
             trust_version=self._keyring.version,
+            log_size=self._logbook.size,
+            cosignature=self._logbook.cosignature(),
+            complaint=self._logbook.complaint,
         )
         body = dsse.sign(canonical(message.plain()), POLL_TYPE, self._signer)
         status, data = self._channel.request("POST", "/agent/v1/poll", body, wait_seconds + CONNECT_SECONDS)
@@ -157,10 +167,13 @@ class Client:
         self._heard(delivery.at)
         if delivery.trust_version > self._keyring.version:
             self.fetch_trust()
+        if delivery.log is not None:
+            self._logbook.follow(delivery.log, self.consistency)
         return delivery
 
-    def order(self, envelope: dict[str, Any]) -> Order:
-        """A verified order of this agent. Raises Refused: order-untrusted-signer, -foreign, -malformed."""
+    def order(self, envelope: dict[str, Any], delivery: Delivery) -> Order:
+        """A verified order of this agent, out of a delivery. Raises Refused: order-untrusted-signer, -foreign,
+        -malformed, and as `Admission.admit`."""
         try:
             order = Order.model_validate(parse(self._open(canonical(envelope), ORDER_TYPE)))
         except ValueError as error:
@@ -170,7 +183,32 @@ class Client:
         expected = order_id(order.run, order.stage, order.attempt, order.target, order.action)
         if order.id != expected:
             raise _malformed(f"id {order.id} of order {expected}")
+        self._admission.admit(order, delivery, self)
         return order
+
+    def consistency(self, start: int, size: int) -> list[str]:
+        """A proof asked for, to be checked by whoever asked. Raises Refused("log-inconsistent"), Unavailable."""
+        status, data = self._channel.request("GET", f"/agent/v1/log?from={start}&to={size}", None, CONNECT_SECONDS)
+        try:
+            if status == 200:
+                return [str(item) for item in json.loads(data)["hashes"]]
+        except (ValueError, KeyError, TypeError):
+            status = 502
+        if status >= 500:
+            raise _turned_away(status, data)
+        raise Refused(
+            "log-inconsistent",
+            "the controller cannot show that its log continues the one that was seen",
+            expected=f"a proof from {start} to {size} entries",
+            got=f"status {status}",
+        )
+
+    def declared(self) -> bytes:
+        """Main's objects that declare the agents, unchecked. Raises Refused, Unavailable."""
+        status, data = self._channel.request("GET", "/agent/v1/declared", None, CONNECT_SECONDS)
+        if status != 200:
+            raise _turned_away(status, data)
+        return data
 
     def fetch_trust(self) -> None:
         """Walk the chain that the controller shows. Raises Refused when it does not hold from the root."""

@@ -6,6 +6,8 @@ import threading
 from collections.abc import Callable, Mapping
 from datetime import datetime
 
+from controller.adapters.git.objects import parse_commit
+from controller.core.declared import Declared, declared_agents
 from controller.core.keys import key_id
 from controller.core.trust import CONTROLLER, TrustState
 from controller.errors import Refused
@@ -56,6 +58,12 @@ class Keyring:
         """Key id → OpenSSH key of everyone who may sign as the controller now."""
         trust = self._trust
         return {} if trust is None else {key_id(k): k for k in trust.keys_of_role(CONTROLLER, self._now())}
+
+    def declared(self, data: bytes) -> Mapping[str, str]:
+        """The project's agents, by name, from main's objects. Raises Refused("declared-unproven")."""
+        if self._trust is None:
+            raise untrusted("no trust chain yet")
+        return declared_agents(Declared.loads(data), self._trust, parse_commit)
 
     def open(self, data: bytes, payload_type: str) -> bytes:
         """The payload of an envelope signed by a controller. Raises Refused("order-untrusted-signer")."""

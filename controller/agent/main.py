@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from controller.adapters.git import sshsig
 from controller.adapters.signers import open_signer
+from controller.agent.admission import Admission
 from controller.agent.client import Client, Talk
 from controller.agent.clock import ControllerTime
 from controller.agent.drivers.process import ProcessDriver
@@ -25,6 +26,7 @@ from controller.agent.drivers.versions import Versions
 from controller.agent.executor import Executor
 from controller.agent.journal import Journal
 from controller.agent.keyring import Keyring, Walk
+from controller.agent.logbook import Logbook
 from controller.agent.outbox import Outbox
 from controller.agent.sampler import Sampler
 from controller.core.chain import Chain, walk_chain
@@ -45,7 +47,8 @@ class AgentSettings:
     """What an agent is started with.
 
     `allow` are patterns of image repositories, empty allows all; `docker_config` a file that `docker login`
-    wrote; `insecure` registries ("host:port") spoken to by plain http; `poll_seconds` how long a poll is held.
+    wrote; `insecure` registries ("host:port") spoken to by plain http; `poll_seconds` how long a poll is held;
+    `witnesses` how many other agents must have cosigned the log before an order counts, whatever it says itself.
     """
 
     trust_root: Path
@@ -61,6 +64,7 @@ class AgentSettings:
     insecure: tuple[str, ...] = ()
     poll_seconds: float = POLL_SECONDS
     stop_services: bool = False
+    witnesses: int = 0
 
 
 def run_agent(settings: AgentSettings) -> int:
@@ -95,7 +99,10 @@ class Agent:
         self._held = _lock(directory)
         self._directory = directory.resolve()
         signer = open_signer(settings.key)
-        self._keyring = Keyring(_walk_from(settings.trust_root), own)
+        root = TrustRoot.load(settings.trust_root)
+        self._keyring = Keyring(_walk_from(root), own)
+        logbook = Logbook(self._directory, root, settings.name, signer, self._keyring.keys, own)
+        admission = Admission(logbook, settings.witnesses, self._keyring.declared)
         self._journal = Journal(self._directory / "journal.jsonl", forget_before=own() - FORGET_AFTER)
         self._outbox = Outbox()
         versions = Versions(self._directory, self._puller, settings.platform or this_platform())
@@ -127,6 +134,8 @@ class Agent:
                 url=settings.controller,
                 signer=signer,
                 keyring=self._keyring,
+                logbook=logbook,
+                admission=admission,
                 now=own,
                 heard=time_here.heard,
             )
@@ -159,7 +168,7 @@ class Agent:
         self._sampler.request(delivery.sampling)
         for envelope in delivery.orders:
             try:
-                self._executor.take(client.order(envelope), envelope)
+                self._executor.take(client.order(envelope, delivery), envelope)
             except LockgateError as error:
                 self._complain(error)
 
@@ -208,8 +217,7 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
-def _walk_from(path: Path) -> Walk:
-    root = TrustRoot.load(path)
+def _walk_from(root: TrustRoot) -> Walk:
     return lambda data: walk_chain(root, Chain.loads(data).links, sshsig.verify)
 
 

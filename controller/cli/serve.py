@@ -77,6 +77,10 @@ def agent(
     stop_services: Annotated[
         bool, typer.Option("--stop-services", help="Stop the services too when the agent stops.")
     ] = False,
+    witnesses: Annotated[
+        int,
+        typer.Option("--witnesses", min=0, help="Take orders only from a log that so many other agents cosigned."),
+    ] = 0,
 ) -> None:
     """Carry out a controller's orders on this machine and report what happens."""
     from controller.agent.main import AgentSettings, run_agent
@@ -92,6 +96,7 @@ def agent(
         allow=tuple(allow or ()),
         docker_config=docker_config(),
         stop_services=stop_services,
+        witnesses=witnesses,
     )
     raise typer.Exit(run_agent(settings))
 

@@ -102,17 +102,24 @@ def _genesis_document(root: TrustRoot, link: ChainLink) -> bytes:
     return link.document
 
 
-def _entries(root: TrustRoot, data: bytes) -> dict[bytes, tuple[bytes, str]]:
-    """A tree object's entries by name: mode and id."""
+def tree_entries(data: bytes) -> dict[bytes, tuple[bytes, str]] | None:
+    """A tree object's entries by name: mode and id; None for a malformed tree."""
     found: dict[bytes, tuple[bytes, str]] = {}
     at = 0
     while at < len(data):
         end = data.find(b"\0", at)
         mode, space, name = data[at:end].partition(b" ")
         if end < 0 or not space or end + 21 > len(data) or name in found:
-            raise _mismatch(root, "a well-formed tree", "a malformed one")
+            return None
         found[name] = (mode, data[end + 1 : end + 21].hex())
         at = end + 21
+    return found
+
+
+def _entries(root: TrustRoot, data: bytes) -> dict[bytes, tuple[bytes, str]]:
+    found = tree_entries(data)
+    if found is None:
+        raise _mismatch(root, "a well-formed tree", "a malformed one")
     return found
 
 

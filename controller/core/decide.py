@@ -9,6 +9,7 @@ from controller.core.gates import Question
 from controller.core.opening import open_runs
 from controller.core.replays import record_replays
 from controller.core.tags import watch_tags
+from controller.core.transparency import make_visible
 from controller.core.world import Decision, World
 from controller.ledger.canonical import canonical, digest
 from controller.model.entry import Actor, LockMade, MainRefused, What
@@ -25,6 +26,7 @@ def decide(world: World) -> Decision:
         advance(desk, environment)
     watch_tags(desk)
     record_replays(desk)
+    make_visible(desk)
     return desk.decision()
 
 

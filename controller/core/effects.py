@@ -50,7 +50,9 @@ class SlotRevert:
     release: str | None
 
 
-def orders_of(run: Run, target: Target, recorded: Recorded, strategy: Strategy | None = None) -> list[Order]:
+def orders_of(
+    run: Run, target: Target, recorded: Recorded, strategy: Strategy | None = None, witnesses: int = 0
+) -> list[Order]:
     """The orders of a run's last batch, as they are told to the agents."""
     ordered = run.ordered
     if ordered is None or not run.unreported or not run.is_open or run.phase == "paused":
@@ -88,6 +90,7 @@ def orders_of(run: Run, target: Target, recorded: Recorded, strategy: Strategy |
                 evidence_commit=recorded.evidence_commit,
                 log=recorded.log,
                 at=recorded.at,
+                witnesses=witnesses,
             )
         )
     return orders
@@ -141,10 +144,17 @@ def settled(statement: AgentStatement, runs: Mapping[str, Run]) -> bool:
     )
 
 
+def agent_key(document: Agent) -> AgentKey:
+    """The keys that an agent's document lets it sign with."""
+    spec = document.spec
+    bare = " ".join(spec.public_key.split()[:2])
+    return AgentKey(spec.environment, bare, spec.cert_authority, spec.previous_keys)
+
+
 def agent_keys(intent: Intent) -> dict[str, AgentKey]:
     """Who may poll: every declared agent."""
     return {
-        name: AgentKey(a.document.spec.environment, " ".join(a.document.spec.public_key.split()[:2]))
+        name: agent_key(a.document)
         for name, a in intent.agents.items()
         if a.path not in intent.broken
     }

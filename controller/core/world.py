@@ -72,6 +72,24 @@ class Facts:
 
 
 @dataclass(frozen=True, slots=True)
+class Cosigned:
+    """An agent's newest cosignature: the checkpoint's size and its note with that one line."""
+
+    agent: str
+    size: int
+    note: bytes
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class LogFacts:
+    """The log as others see it: who cosigned it, and the checkpoint that is to be time-stamped, if one is."""
+
+    cosigned: tuple[Cosigned, ...] = ()
+    candidate: tuple[int, bytes] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class World:
     """One observation. `answers` are by question key; `inbox` what agents said and nobody recorded yet.
 
@@ -95,6 +113,7 @@ class World:
     inbox: tuple[AgentStatement, ...] = ()
     answers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     check_tags: timedelta = timedelta(0)
+    log: LogFacts = LogFacts()
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from pydantic import Field, ValidationError
 from controller.errors import Refused
 from controller.ledger.canonical import canonical_plain
 from controller.ledger.entry import run_folder
+from controller.ledger.marks import LogMarks, marked
 from controller.model.entry import (
     Accepted,
     CompletedRun,
@@ -61,7 +62,7 @@ class ReplayAsked(Wire):
 class Cursors(Wire):
     """Where the branch stands: `index` is the next entry's. `refused` are the commits main stands still at,
     `pending` the slot changes no run was opened for yet, `moved` the newest moved tags of what can run again,
-    `replays` the accepted ones that are not on record yet."""
+    `replays` the accepted ones that are not on record yet, `log` how far the log is witnessed and time-stamped."""
 
     index: int = 0
     project: str = ""
@@ -75,6 +76,7 @@ class Cursors(Wire):
     pending: tuple[SlotChange, ...] = ()
     moved: tuple[TagMoved, ...] = ()
     replays: tuple[ReplayAsked, ...] = ()
+    log: LogMarks = LogMarks()
 
 
 class TargetState(Wire):
@@ -205,6 +207,7 @@ def apply(state: State, entry: Entry) -> State:
         "index": predicate.index + 1,
         "trust_version": predicate.observed.trust_version,
         "at": predicate.at,
+        "log": marked(state.cursors.log, entry),
     }
     if predicate.run is not None and predicate.environment is not None:
         state, more = _apply_run(state, entry, predicate.run, predicate.environment)

@@ -190,6 +190,17 @@ class Tree:
             raise Refused("log-range", f"no root of {size} of {self.size} leaves")
         return self._range(0, size)
 
+    def peaks(self, size: int) -> tuple[tuple[int, bytes], ...]:
+        """The roots of the perfect subtrees over the first `size` leaves, largest first, as (height, hash)."""
+        if not 0 <= size <= self.size:
+            raise Refused("log-range", f"no peaks of {size} of {self.size} leaves")
+        found, low = [], 0
+        for height in reversed(range(size.bit_length())):
+            if size >> height & 1:
+                found.append((height, self._node(height, low)))
+                low += 1 << height
+        return tuple(found)
+
     def inclusion(self, index: int, size: int | None = None) -> list[bytes]:
         """RFC 6962 section 2.1.1: the audit path of leaf `index` in the tree of the first `size` leaves."""
         size = self.size if size is None else size
@@ -353,7 +364,12 @@ def origin_of(project: str, genesis: str) -> str:
 
 def sign_checkpoint(origin: str, log: Log, signer: Signer) -> bytes:
     """The checkpoint of `log` as a signed note with one signature; the key's name is the origin."""
-    text = f"{origin}\n{log.size}\n{base64.b64encode(log.root).decode()}\n"
+    return checkpoint_of(origin, log.size, log.root, signer)
+
+
+def checkpoint_of(origin: str, size: int, root: bytes, signer: Signer) -> bytes:
+    """The checkpoint of a tree of `size` leaves."""
+    text = f"{origin}\n{size}\n{base64.b64encode(root).decode()}\n"
     signature = signer.sign_raw(text.encode())
     blob = base64.b64encode(_note_key(origin, signer.public_key) + signature).decode()
     return f"{text}\n— {origin} {blob}\n".encode()

@@ -408,28 +408,6 @@ class RequestJudged(Wire):
     reason: str | None
 
 
-MOST_REMOVED = 256
-"""How many removed commits a repair names; parents link the others, which it only counts."""
-
-
-class EvidenceRepaired(Wire):
-    """Foreign commits on this branch; the tree before them, that of `restored`, was put back.
-
-    `removed` are the first ones (at most `MOST_REMOVED`), oldest first; `commits` counts all of them when there
-    are more. `reasons` says in words why they are not the controller's, each once.
-    """
-
-    removed: tuple[GitId, ...]
-    restored: GitId
-    commits: int | None = None
-    reasons: tuple[str, ...] = ()
-
-    def names(self, foreign: Sequence[str], good: str | None) -> bool:
-        """Whether this is the repair of exactly these commits on top of `good`."""
-        counted = len(self.removed) if self.commits is None else self.commits
-        return (self.removed, counted, self.restored) == (tuple(foreign[:MOST_REMOVED]), len(foreign), good)
-
-
 class ReplayedDecision(Wire):
     """One decision made again: the digest on record and the one that came out, null when it could not be made."""
 
@@ -458,6 +436,59 @@ class Replayed(Wire):
     match: bool
 
 
+MOST_REMOVED = 256
+"""How many removed commits a repair names; parents link the others, which it only counts."""
+
+
+class EvidenceRepaired(Wire):
+    """Foreign commits on this branch; the tree before them, that of `restored`, was put back.
+
+    `removed` are the first ones (at most `MOST_REMOVED`), oldest first; `commits` counts all of them when there
+    are more. `reasons` says in words why they are not the controller's, each once.
+    """
+
+    removed: tuple[GitId, ...]
+    restored: GitId
+    commits: int | None = None
+    reasons: tuple[str, ...] = ()
+
+    def names(self, foreign: Sequence[str], good: str | None) -> bool:
+        """Whether this is the repair of exactly these commits on top of `good`."""
+        counted = len(self.removed) if self.commits is None else self.commits
+        return (self.removed, counted, self.restored) == (tuple(foreign[:MOST_REMOVED]), len(foreign), good)
+
+
+class Witness(Wire):
+    """An agent that cosigned the log when it had `size` entries, at a time of its own clock."""
+
+    agent: str
+    size: int
+    at: Time
+
+
+class Witnessed(Wire):
+    """Other eyes on the log: checkpoints of at least `size` entries (signed notes, verbatim) that agents cosigned."""
+
+    size: int
+    checkpoints: tuple[str, ...]
+    witnesses: tuple[Witness, ...]
+
+
+class TimeAnchored(Wire):
+    """A time-stamp authority's word that the log's first `size` entries existed at `time`.
+
+    `token` is its RFC 3161 response (DER, base64) over the bytes of `checkpoint`, a signed note; `run` is the
+    newest sealed run among the entries.
+    """
+
+    run: str
+    size: int
+    checkpoint: str
+    authority: str
+    token: str
+    time: Time
+
+
 RUN_KINDS: dict[str, type[Wire]] = {
     "opened": Opened,
     "inputs": Inputs,
@@ -480,6 +511,8 @@ EVENT_KINDS: dict[str, type[Wire]] = {
     "tag-moved": TagMoved,
     "request": RequestJudged,
     "evidence-repaired": EvidenceRepaired,
+    "witnessed": Witnessed,
+    "time-anchored": TimeAnchored,
     "replayed": Replayed,
 }
 KINDS = RUN_KINDS | EVENT_KINDS

@@ -59,6 +59,7 @@ class EnvironmentSpec(Part):
     variables: dict[str, str] = Field(default_factory=dict)
     secrets: dict[str, SecretRef] = Field(default_factory=dict)
     auto_promote: bool = False
+    witnesses: Annotated[int, Field(ge=0), INTEGRAL] = 0
 
     @property
     def gate_names(self) -> tuple[str, ...]:

@@ -13,6 +13,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 from pydantic.alias_generators import to_camel
 
+from controller.model.trust import TimedKey
+
 from controller.model.link import LinkSignature
 
 ORDER_TYPE = "application/vnd.lockgate.order.v1+json"
@@ -50,6 +52,20 @@ class Wire(BaseModel):
     def plain(self) -> dict[str, Any]:
         """The JSON value of this message, ready for canonical serialisation."""
         return self.model_dump(mode="json", by_alias=True)
+
+
+class Spoken(Wire):
+    """What an agent says. `certificate` is the one for the key it is signed with, where an authority certifies the
+    agent's keys; it is left out otherwise, and being inside the payload it is signed with it."""
+
+    certificate: Annotated[str, StringConstraints(max_length=16_384)] | None = None
+
+    def plain(self) -> dict[str, Any]:
+        """The JSON value of this message, ready for canonical serialisation."""
+        value = super().plain()
+        if self.certificate is None:
+            del value["certificate"]
+        return value
 
 
 class OrderComponent(Wire):
@@ -95,6 +111,24 @@ PLAN = "plan.json"
 """The artifact that says who gets what, in which order and on which terms."""
 
 
+class LogProof(Wire):
+    """The newest checkpoint of the log (a signed note), and that it extends the tree of the first `start` leaves:
+    an RFC 6962 consistency proof, base64. From 0, or to a size that `start` already is, there is nothing to prove.
+    """
+
+    checkpoint: str
+    size: Count
+    start: Count
+    hashes: list[str] = Field(default_factory=list)
+
+
+class Cosignature(Wire):
+    """An agent's witness signature over the checkpoint of `size`: one line of a signed note, without its newline."""
+
+    size: Annotated[int, Field(ge=1)]
+    line: Annotated[str, StringConstraints(max_length=1000)]
+
+
 def order_id(run: str, stage: int, attempt: int, target: str, action: str) -> str:
     """The idempotency key of an order: an agent executes each id once."""
     return f"{run}/{stage}/{attempt}/{target}/{action}"
@@ -122,6 +156,7 @@ class Order(Wire):
     evidence_commit: str
     log: LogState
     at: AwareDatetime
+    witnesses: Count = 0
 
 
 class SamplingRequest(Wire):
@@ -132,8 +167,12 @@ class SamplingRequest(Wire):
     interval_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
-class Poll(Wire):
-    """An agent's call: its fresh nonce, and the signed statements that were not acknowledged yet."""
+class Poll(Spoken):
+    """An agent's call: its fresh nonce, and the signed statements that were not acknowledged yet.
+
+    `log_size` is the largest checkpoint it has seen and `cosignature` its own over it; `complaint` is the code for
+    which it takes nothing from this controller.
+    """
 
     agent: str
     environment: str
@@ -142,10 +181,17 @@ class Poll(Wire):
     wait_seconds: Annotated[float, Field(ge=0, le=300, allow_inf_nan=False)]
     statements: list[dict[str, Any]] = Field(default_factory=list)
     trust_version: Count
+    log_size: Count = 0
+    cosignature: Cosignature | None = None
+    complaint: Annotated[str, StringConstraints(pattern=r"^[a-z]+(-[a-z]+)*$", max_length=64)] | None = None
 
 
 class Delivery(Wire):
-    """The controller's answer, bound to the poll's nonce; `acknowledged` are digests of envelopes."""
+    """The controller's answer, bound to the poll's nonce; `acknowledged` are digests of envelopes.
+
+    `log` is the log's newest checkpoint as of this answer: no order counts without it. `witnessed` are
+    checkpoints that other agents cosigned, for orders that ask for witnesses.
+    """
 
     agent: str
     environment: str
@@ -155,6 +201,8 @@ class Delivery(Wire):
     sampling: SamplingRequest | None = None
     trust_version: Count
     at: AwareDatetime
+    log: LogProof | None = None
+    witnessed: list[str] = Field(default_factory=list)
 
 
 class ComponentState(Wire):
@@ -165,7 +213,7 @@ class ComponentState(Wire):
     running: bool
 
 
-class Report(Wire):
+class Report(Spoken):
     """What came of one order. `code` is "ok" or a stable error code; `healthy=None` means not known; `plan` is
     the digest of the deploy plan that the order carried; `link` is the agent's signature over the in-toto link
     of a deployment that succeeded (`model.link.deploy_link`)."""
@@ -192,7 +240,7 @@ class Report(Wire):
     finished: AwareDatetime
 
 
-class Sample(Wire):
+class Sample(Spoken):
     """Health and traffic of one target. `requests` and `errors` count since the previous sample.
 
     Latencies are percentiles, in seconds, of the requests since the previous sample; `None` is unknown.
@@ -246,19 +294,29 @@ def body_of(statement: Mapping[str, Any]) -> Report | Sample:
 
 @dataclass(frozen=True, slots=True)
 class AgentKey:
-    """A declared agent: the environment it belongs to and its OpenSSH public key without comment."""
+    """A declared agent: the environment it belongs to and its OpenSSH public key without comment.
+
+    With `authority` the key is that of who certifies the agent's keys. `previous` are keys it may still sign with.
+    """
 
     environment: str
     public_key: str
+    authority: bool = False
+    previous: tuple[TimedKey, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class PreparedOrder:
-    """An order as it will be delivered: the DSSE envelope that the controller signed, as bytes."""
+    """An order as it will be delivered: the DSSE envelope that the controller signed, as bytes.
+
+    It is held back until `witnesses` other agents have cosigned a log of at least `log_size` entries.
+    """
 
     agent: str
     order_id: str
     envelope: bytes
+    witnesses: int = 0
+    log_size: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from controller.model.base import INTEGRAL, Document, Part, PositiveDuration, Text
+from controller.model.base import INTEGRAL, Document, Name, Part, PositiveDuration, Text
 
 
 class Branches(Part):
@@ -33,6 +33,13 @@ class Quotas(Part):
     open_runs: Annotated[int, Field(ge=1), INTEGRAL] | None = None
 
 
+class TimeStamping(Part):
+    """Where checkpoints are time-stamped (RFC 3161). The authority's certificate is pinned in Trust by its name."""
+
+    authority: Name
+    url: Annotated[str, Field(pattern="^https?://[!-~]+$", max_length=2048)]
+
+
 class ProjectSpec(Part):
     """Settings of the whole project; its name is the document's."""
 
@@ -41,6 +48,7 @@ class ProjectSpec(Part):
     defaults: Defaults = Defaults()
     offline: bool = False
     quotas: Quotas = Quotas()
+    time_stamping: TimeStamping | None = None
 
 
 class Project(Document):

@@ -132,6 +132,12 @@ class ActionRule(Part):
     allow: dict[Name, Annotated[tuple[Action, ...], Strict(False), Field(min_length=1)]]
 
 
+class TimeAuthority(Part):
+    """A time-stamp authority: the PEM certificates that its tokens must lead to."""
+
+    certificates: Annotated[tuple[Text, ...], Strict(False), Field(min_length=1)]
+
+
 class TrustSpec(Part):
     """Principals, roles and rules; in force only under its owners' signatures."""
 
@@ -141,6 +147,7 @@ class TrustSpec(Part):
     paths: Annotated[tuple[PathRule, ...], Strict(False), Field(min_length=1)]
     actions: Annotated[tuple[ActionRule, ...], Strict(False)] = ()
     merge_approval: Literal["signature", "trailer"] = "signature"
+    time_authorities: dict[Name, TimeAuthority] = Field(default_factory=dict)
 
 
 class Trust(Document):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from controller.core.effects import Recorded, SlotRevert, agent_keys, orders_of, sampling, settled, slot_reverts
 from controller.core.run import Run
+from controller.core.transparency import sealed_unwitnessed, witnesses_of
 from controller.core.world import RunDocuments
 from controller.crashpoints import reached
 from controller.errors import Conflict, Refused, Unavailable
@@ -44,11 +45,17 @@ class Actor:
         tips: Tips,
     ) -> bool:
         """Everything that is due; says whether main was written (another pass is wanted then)."""
+        self._show(ledger, intent)
         self._declare(intent)
         self._deliver(ledger, runs, documents, frozenset(agent_keys(intent)))
         self._parts.hub.sample(sampling(runs, documents, sorted(intent.agents)))
         self._acknowledge(runs)
         return self._write_main(ledger, runs, intent, view, tips)
+
+    def _show(self, ledger: Ledger, intent: Intent) -> None:
+        """Where witnesses are asked for, have the log shown to all of them once a run was sealed."""
+        if sealed_unwitnessed(ledger.state.cursors) and witnesses_of(intent):
+            self._parts.hub.show(ledger.log.size)
 
     def _declare(self, intent: Intent) -> None:
         if self._declared != intent.commit:
@@ -79,13 +86,14 @@ class Actor:
                 target = previous_target(self._parts.reader.document, run.opened.previous)
             else:
                 target = target_of(documents[run.id])
-            for order in orders_of(run, target, self._where(ledger, run), documents[run.id].strategy):
+            pinned, where = documents[run.id], self._where(ledger, run)
+            witnesses = pinned.environment.spec.witnesses
+            for order in orders_of(run, target, where, pinned.strategy, witnesses):
                 if order.id not in ids or order.id in self._delivered:
                     continue
                 payload = canonical(order.plain())
-                prepared.append(
-                    PreparedOrder(order.target, order.id, dsse.sign(payload, ORDER_TYPE, self._parts.signer))
-                )
+                envelope = dsse.sign(payload, ORDER_TYPE, self._parts.signer)
+                prepared.append(PreparedOrder(order.target, order.id, envelope, order.witnesses, order.log.size))
         if prepared:
             reached("deliver-before")
             self._parts.hub.deliver(prepared)

@@ -28,9 +28,12 @@ RETRY = (1.0, 60.0)
 KEPT = 4096
 WORKERS = 8
 """For each type of question: a hanging registry keeps no gate waiting."""
-UNHURRIED = frozenset({"tags", "replay"})
+UNHURRIED = frozenset({"tags", "replay", "time-stamp"})
 """Types no pass waits for."""
 _PENDING = {"error": "answer-pending", "message": "no answer came yet"}
+
+ASKED_AGAIN = frozenset({"resolve", "time-stamp"})
+"""Types for which every error may pass: nobody is told no by them."""
 
 
 class Questions:
@@ -136,7 +139,8 @@ class Questions:
             self._answers[question.key] = given
             self.version += 1
             self._answers.move_to_end(question.key)
-            if (given.get("error") and question.type == "resolve") or given.get("error") == "unavailable":
+            failure = given.get("error")
+            if (failure and question.type in ASKED_AGAIN) or failure == "unavailable":
                 delay = min(RETRY[1], 2 * self._failed.get(question.key, (0.0, RETRY[0] / 2))[1])
                 self._failed[question.key] = (self._clock.monotonic() + delay, delay)
             else:

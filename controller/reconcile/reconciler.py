@@ -30,6 +30,7 @@ from controller.model.intent import Intent
 from controller.model.trustroot import TrustRoot
 from controller.ports import AgentHub, Clock, Repo, Signer
 from controller.reconcile.acting import Actor
+from controller.reconcile.logbook import LogBook
 from controller.reconcile.observing import (
     EvidenceBacking,
     MainView,
@@ -41,6 +42,7 @@ from controller.reconcile.observing import (
 )
 from controller.reconcile.questions import Questions
 from controller.reconcile.reading import Reader, run_documents
+from controller.reconcile.visible import Visible
 from controller.uses.view import Unanswered
 
 
@@ -58,6 +60,7 @@ class Parts:
     memory: Memory
     templates: Templates
     verify_ssh: Callable[[str, bytes, str], str]
+    log: LogBook
     check_tags: timedelta = timedelta(0)
 
 
@@ -84,6 +87,7 @@ class Reconciler:
         self.documents: dict[str, RunDocuments] = {}
         self._backing = EvidenceBacking(parts.repo)
         self._actor = Actor(parts)
+        self._visible = Visible(parts.repo, parts.log)
         self._requests_seen: dict[str, datetime] = {}
         """Ids of judged requests until they expire: an expired one is refused for that already."""
         self._asked: tuple[Question, ...] = ()
@@ -92,7 +96,10 @@ class Reconciler:
         self._last: tuple[Any, ...] | None = None
         self._seen: tuple[Any, ...] | None = None
         self._next_look: datetime | None = None
-        self._terms = Terms(parts.root.project, parts.root.refs.main, parts.verify_ssh)
+        self._now = parts.clock.now()
+        self._terms = Terms(
+            parts.root.project, parts.root.refs.main, parts.verify_ssh, observed=lambda _: self._now.replace(microsecond=0)
+        )
 
     def reconcile(self) -> Outcome:
         """One pass. Raises Conflict when a rival was first (just run another), Unavailable when the origin does
@@ -133,6 +140,7 @@ class Reconciler:
         self.ledger = load_evidence(parts.repo, tips, before, parts.memory, locks, parts.root.genesis)
         if self.ledger is not before or self.ledger.commit is None:
             self._reload(tips)
+        self._now = self._time()
         self.view = view_main(
             parts.repo, parts.root, self.ledger, self.main, tips.main, self._terms, self._backing
         )
@@ -143,13 +151,12 @@ class Reconciler:
     def world(self, tips: Tips) -> World:
         """Everything the decision is made from, as values."""
         assert self.intent is not None and self.view is not None and self.main is not None
-        parts, cursors = self.parts, self.ledger.state.cursors
+        parts, now = self.parts, self._now
         trust = self.main.trust
-        now = parts.clock.now()
         self.documents = {run.id: run_documents(parts.reader, run, self.intent) for run in self.runs.values()}
         return World(
             project=parts.root.project,
-            now=max(now, cursors.at) if cursors.at is not None else now,
+            now=now,
             observed=Observed(main=self.main.accepted, requests=tips.requests, trust_version=trust.version),
             intent=self.intent,
             templates=parts.templates,
@@ -160,6 +167,7 @@ class Reconciler:
             facts=self._facts(),
             cured=self.view.cured,
             accepted=self.view.accepted,
+            log=self._visible.facts(self.ledger, self.intent),
             refused=self.view.refused,
             requests=tuple(
                 new_requests(
@@ -233,6 +241,7 @@ class Reconciler:
 
     def _reload(self, tips: Tips) -> None:
         self._backing.ledger = self.ledger
+        self._visible.show(self.ledger)
         self.main = None
         self.runs = {}
         for entries in self.ledger.open_entries.values():
@@ -242,12 +251,18 @@ class Reconciler:
     def _adopt(self) -> None:
         """Take over what was just recorded: the open runs are folded from their entries, as after a restart."""
         self._backing.ledger = self.ledger
+        self._visible.show(self.ledger)
         self.runs = {}
         for entries in self.ledger.open_entries.values():
             run = fold(entries)
             self.runs[run.environment] = run
         assert self.intent is not None
         self.documents = {run.id: run_documents(self.parts.reader, run, self.intent) for run in self.runs.values()}
+
+    def _time(self) -> datetime:
+        """The one time of a pass, by which keys are judged and which its entries bear. It never goes back."""
+        now, last = self.parts.clock.now(), self.ledger.state.cursors.at
+        return max(now, last) if last is not None else now
 
     def _check_signer(self, trust: TrustState) -> None:
         """What a key that is not the controller's would record, everybody would refuse."""
@@ -293,7 +308,8 @@ class Reconciler:
 
     def _signature(self, tips: Tips) -> tuple[Any, ...]:
         inbox = self.parts.hub.inbox()
-        return tips, len(inbox), inbox[-1].digest if inbox else "", self.parts.questions.version
+        last = inbox[-1].digest if inbox else ""
+        return tips, len(inbox), last, self.parts.questions.version, self.parts.log.version
 
     def _remember_requests(self, world: World) -> None:
         """Only what was recorded counts as judged: a pass that was thrown away judges its requests again."""

@@ -19,8 +19,10 @@ from controller.adapters.hub.http import HttpHub
 from controller.adapters.registries import Registries
 from controller.adapters.registries.oci import OciRegistry
 from controller.adapters.registries.oci_auth import docker_config_credentials
+from controller.adapters.tsa import TimeStamper
 from controller.adapters.signers import open_signer
 from controller.core.artifacts import Templates
+from controller.core.declared import Declared
 from controller.errors import Invalid, Unavailable
 from controller.ledger.canonical import digest
 from controller.loop import HealthFile, Loop
@@ -29,12 +31,14 @@ from controller.model.lock import lock_bytes
 from controller.model.order import Report
 from controller.model.trustroot import TrustRoot
 from controller.ports import Registry
+from controller.reconcile.logbook import LogBook
 from controller.reconcile.observing import FileMemory
 from controller.reconcile.questions import Answerer, Questions
 from controller.reconcile.reading import Reader
 from controller.reconcile.reconciler import Parts, Reconciler
 from controller.settings import artifact_templates, docker_config
 from controller.uses.replay import replay_run
+from controller.uses.declared import declaration
 from controller.uses.resolve import check, resolve
 from controller.uses.trust_chain import build_chain
 
@@ -88,6 +92,7 @@ class Controller:
         self._cache = BlobCache(settings.state_dir / "blobs.sqlite", f"{__version__}-1")
         self._cel = CelWorker()
         self._registry = open_registry(settings.images)
+        self.log = LogBook(self.root, signer)
         self.hub = HttpHub(
             settings.listen or "127.0.0.1:0",
             signer=signer,
@@ -96,6 +101,8 @@ class Controller:
             trust_links=self._trust_links,
             trust_version=self._trust_version,
             status=self.status,
+            log=self.log,
+            declared=self._declared,
         )
         self._listening = settings.listen is not None
         reader = Reader(self.repo, self._cache)
@@ -104,6 +111,7 @@ class Controller:
                 "cel": self._cel.ask,
                 "resolve": self._resolver(self._registry),
                 "tags": self._tag_checker(self._registry),
+                "time-stamp": TimeStamper(self.clock).ask,
                 "replay": self._replayer,
             },
             self.clock,
@@ -121,6 +129,7 @@ class Controller:
                 memory=FileMemory(settings.state_dir),
                 templates=Templates(artifact_templates()),
                 verify_ssh=sshsig.verify,
+                log=self.log,
                 check_tags=settings.check_tags,
             )
         )
@@ -180,6 +189,7 @@ class Controller:
             "agents": {name: at.isoformat() for name, at in self.hub.seen().items()},
             "refused": dict(self.hub.refused()),
             "awaited": self._awaited(),
+            "unwitnessed": {order: list(counts) for order, counts in self.hub.unwitnessed().items()},
             "unanswered": [asdict(one) for one in self.reconciler.unanswered()],
         }
 
@@ -191,6 +201,13 @@ class Controller:
             for run in self.reconciler.runs.values()
             if run.ordered is not None and run.unreported
         }
+
+    def _declared(self) -> Declared:
+        """What proves the project's agents to those that check witnesses."""
+        main = self.reconciler.main
+        if main is None:
+            raise Unavailable("not-ready", "the controller has not read main yet", retry_after=1)
+        return declaration(self.repo, main.accepted, main.trust)
 
     def _trust_version(self) -> int:
         main = self.reconciler.main

@@ -8,16 +8,13 @@ import time
 from datetime import UTC, datetime
 from typing import Any
 
-from controller.adapters.git import sshsig
-from controller.agent.client import Client
-from controller.agent.keyring import Keyring
-from controller.core.chain import Chain, walk_chain
 from controller.demo.stage import Stage
 from controller.errors import LockgateError
 from controller.ledger import dsse
 from controller.ledger.canonical import canonical, digest
 from controller.model.order import PLAN, STATEMENT_TYPE, ComponentState, Order, Report, statement_of
 from controller.model.trustroot import TrustRoot
+from tests.support.logs import client_of
 
 
 class Poller:
@@ -27,10 +24,15 @@ class Poller:
         from controller.adapters.git.keys import FileSigner
 
         root = TrustRoot.load(stage.trust_root)
-        keyring = Keyring(lambda data: walk_chain(root, Chain.loads(data).links, sshsig.verify), self._now)
         self._signer = FileSigner(stage.keys / agent)
-        self._client = Client(
-            agent=agent, environment=environment, url=url, signer=self._signer, keyring=keyring, now=self._now
+        self._client = client_of(
+            root,
+            stage.agents / agent,
+            self._signer,
+            agent=agent,
+            environment=environment,
+            url=url,
+            now=self._now,
         )
         self._agent = agent
         self._unsent: dict[str, dict[str, Any]] = {}
@@ -72,7 +74,7 @@ class Poller:
             for sha in delivery.acknowledged:
                 self._unsent.pop(sha, None)
             for envelope in delivery.orders:
-                order = self._client.order(envelope)
+                order = self._client.order(envelope, delivery)
                 if order.id not in self._done:
                     self._done.add(order.id)
                     if order.action == "deploy":

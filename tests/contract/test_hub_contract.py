@@ -12,10 +12,6 @@ from typing import Protocol
 import pytest
 
 from controller.adapters.git.keys import FileSigner, generate_key
-from controller.adapters.git.sshsig import verify
-from controller.agent.client import Client
-from controller.agent.keyring import Keyring
-from controller.core.chain import Chain, walk_chain
 from controller.errors import Refused, Unavailable
 from controller.ledger import dsse
 from controller.ledger.canonical import canonical, digest
@@ -38,6 +34,7 @@ from controller.model.trustroot import TrustRoot
 from controller.ports import AgentHub
 from tests.support.agents import SystemClock, World, make_world, until
 from tests.support.hub_simulator import Behaviour, HubSimulator
+from tests.support.logs import client_of
 
 DIGEST = "sha256:" + "ab" * 32
 
@@ -52,6 +49,8 @@ class Rig(Protocol):
     def interval(self) -> None: ...
 
     def key(self, agent: str) -> FileSigner: ...
+
+    def recorded(self) -> LogState: ...
 
 
 class SimulatedRig:
@@ -71,6 +70,9 @@ class SimulatedRig:
 
     def key(self, agent: str) -> FileSigner:
         return self.keys[agent]
+
+    def recorded(self) -> LogState:
+        return LogState(size=8, root="00")
 
     def close(self) -> None:
         self.hub.stop()
@@ -99,6 +101,9 @@ class HttpRig:
     def key(self, agent: str) -> FileSigner:
         return self.world.key(agent)
 
+    def recorded(self) -> LogState:
+        return self.world.log.record(8)
+
     def close(self) -> None:
         self.hub.stop()
         for agent in self.agents.values():
@@ -116,12 +121,13 @@ class ScriptedAgent:
         self.sequence = 0
         self.stopping = False
         root = TrustRoot.load(world.root_file)
-        self.client = Client(
+        self.client = client_of(
+            root,
+            world.path / "scripted" / name,
+            self.signer,
             agent=name,
             environment="prod",
             url=world.hub.address,
-            signer=self.signer,
-            keyring=Keyring(lambda data: walk_chain(root, Chain.loads(data).links, verify), _now),
             now=_now,
         )
         self.thread = threading.Thread(target=self.run, daemon=True)
@@ -137,7 +143,7 @@ class ScriptedAgent:
                 self.unsent.pop(item, None)
             self.sampling = delivery.sampling
             for envelope in delivery.orders:
-                order = self.client.order(envelope)
+                order = self.client.order(envelope, delivery)
                 if self.behaviour != "silent" and order.id not in self.answered:
                     self.answered.add(order.id)
                     self.say(_report(order, self.behaviour == "succeed"))
@@ -217,7 +223,7 @@ def prepared(rig: Rig, target: str, stage: int = 1) -> PreparedOrder:
         deadline=_now() + timedelta(seconds=60),
         entry_index=7,
         evidence_commit="0" * 40,
-        log=LogState(size=8, root="00"),
+        log=rig.recorded(),
         at=_now(),
     )
     return PreparedOrder(target, named, dsse.sign(canonical(order.plain()), ORDER_TYPE, rig.controller))

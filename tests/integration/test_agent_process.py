@@ -339,6 +339,7 @@ def _restarted(world: World, address: str) -> object:
         wake=world.woken.set,
         trust_links=old._trust_links,
         trust_version=lambda: 1,
+        log=world.log.book,
     )
     hub.start()
     return hub

@@ -11,16 +11,15 @@ from typing import Any
 import pytest
 
 from controller.adapters.git.keys import FileSigner, generate_key
-from controller.agent.client import Client
 from controller.agent.executor import sign_statement
-from controller.agent.keyring import Keyring
-from controller.agent.main import _walk_from
 from controller.cli.session import health_of
 from controller.model.order import Report, order_id
+from controller.model.trustroot import TrustRoot
 from controller.uses.status import status
 from controller.uses.view import view
 from controller.uses.why import why
 from tests.support.flow import Flow, environment, flow, strategy, until
+from tests.support.logs import client_of
 
 TWO = {"dev-1": "dev", "dev-2": "dev"}
 SHORT = "    - {percent: 100, minHealthyTime: 200ms, deadline: 4s}\n"
@@ -187,13 +186,13 @@ def lie(shop: Flow, release: str, *, speaker: str, target: str, order_of: str = 
         finished=at,
     )
     signer = FileSigner(shop.stage.keys / speaker)
-    keyring = Keyring(_walk_from(shop.stage.trust_root), lambda: datetime.now(UTC))
-    client = Client(
+    client = client_of(
+        TrustRoot.load(shop.stage.trust_root),
+        shop.stage.folder / f"liar-{speaker}",
+        signer,
         agent=speaker,
         environment="dev",
         url=f"http://{shop.processes.address}",
-        signer=signer,
-        keyring=keyring,
         now=lambda: datetime.now(UTC),
     )
     _, envelope = sign_statement(report, signer)

@@ -17,11 +17,8 @@ from typing import Any
 import pytest
 
 from controller.adapters.git.keys import FileSigner
-from controller.adapters.git.sshsig import verify
 from controller.adapters.hub import http as hub_module
 from controller.agent.client import Client
-from controller.agent.keyring import Keyring
-from controller.core.chain import Chain, walk_chain
 from controller.errors import Refused, Unavailable
 from controller.ledger import dsse
 from controller.ledger.canonical import canonical
@@ -36,6 +33,7 @@ from controller.model.order import (
 )
 from controller.model.trustroot import TrustRoot
 from tests.support.agents import World, component, make_world, until
+from tests.support.logs import client_of
 
 DIGEST = "sha256:" + "ab" * 32
 
@@ -53,17 +51,16 @@ def now() -> datetime:
 
 
 def client(world: World, url: str = "", **changes: Any) -> Client:
-    root = TrustRoot.load(world.root_file)
     values: dict[str, Any] = {
         "agent": "web-1",
         "environment": "prod",
         "url": url or world.hub.address,
-        "signer": world.key("web-1"),
-        "keyring": Keyring(lambda data: walk_chain(root, Chain.loads(data).links, verify), now),
         "now": now,
         **changes,
     }
-    return Client(**values)
+    signer = values.pop("signer", None) or world.key("web-1")
+    folder = world.path / f"client-{time.monotonic_ns()}"
+    return client_of(TrustRoot.load(world.root_file), folder, signer, **values)
 
 
 def post(world: World, body: bytes) -> tuple[int, dict[str, Any]]:
@@ -209,8 +206,9 @@ def test_an_agent_that_hangs_up_gets_its_order_at_the_next_poll(world: World) ->
     order = world.order("web-1", {"api": component(DIGEST)})
     world.hub.deliver([world.prepare(order)])
     assert not world.hub.delivered()
-    (envelope,) = agent.poll(10).orders
-    assert agent.order(envelope) == order
+    delivery = agent.poll(10)
+    (envelope,) = delivery.orders
+    assert agent.order(envelope, delivery) == order
     assert len(agent.poll(0).orders) == 1
 
 
@@ -352,7 +350,8 @@ def test_an_order_whose_id_says_otherwise_is_malformed(world: World) -> None:
     agent = client(world)
     order = world.order("web-1", {"api": component(DIGEST)}, deadline=now() + timedelta(seconds=5))
     world.hub.deliver([world.prepare(order.model_copy(update={"id": "another/1/1/web-1/deploy"}))])
-    (envelope,) = agent.poll(0).orders
+    delivery = agent.poll(0)
+    (envelope,) = delivery.orders
     with pytest.raises(Refused) as caught:
-        agent.order(envelope)
+        agent.order(envelope, delivery)
     assert caught.value.code == "order-malformed"

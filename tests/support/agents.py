@@ -29,7 +29,6 @@ from controller.model.order import (
     ORDER_TYPE,
     AgentKey,
     AgentStatement,
-    LogState,
     Order,
     OrderComponent,
     PreparedOrder,
@@ -39,6 +38,7 @@ from controller.model.order import (
 from controller.model.trustroot import TrustRoot
 from controller.ports import Signer
 from controller.uses.images import build_layout
+from tests.support.logs import MemoryLog
 
 SERVICE = b"""
 import http.server, os, sys
@@ -180,6 +180,7 @@ class World:
     root_file: Path
     images: Path
     woken: threading.Event
+    log: MemoryLog
     keys: dict[str, FileSigner] = field(default_factory=dict)
     declared: dict[str, AgentKey] = field(default_factory=dict)
     running: list[AgentProcess] = field(default_factory=list)
@@ -247,7 +248,7 @@ class World:
             "deadline": now + timedelta(seconds=60),
             "entry_index": self.entry,
             "evidence_commit": "0" * 40,
-            "log": LogState(size=self.entry, root="00" * 32),
+            "log": changes.pop("log", None) or self.log.record(),
             "at": now,
             **changes,
         }
@@ -290,6 +291,7 @@ def make_world(path: Path, listen: str = "127.0.0.1:0") -> World:
     root, links = trust_chain(controller.public_key, owner.public_key)
     root.save(path / "trust-root.json")
     woken = threading.Event()
+    log = MemoryLog(root, controller, shared=1)
     hub = HttpHub(
         listen,
         signer=controller,
@@ -297,9 +299,10 @@ def make_world(path: Path, listen: str = "127.0.0.1:0") -> World:
         wake=woken.set,
         trust_links=lambda: links,
         trust_version=lambda: 1,
+        log=log.book,
     )
     hub.start()
-    return World(path, hub, controller, path / "trust-root.json", path / "images", woken)
+    return World(path, hub, controller, path / "trust-root.json", path / "images", woken, log)
 
 
 def component(digest: str, name: str = "api", **changes: Any) -> OrderComponent:

@@ -124,6 +124,9 @@ class HubSimulator:
         for order_id in order_ids:
             self._open.pop(order_id, None)
 
+    def show(self, size: int) -> None:
+        """Nothing: simulated agents bear no witness."""
+
     def sample(self, requests: Mapping[str, SamplingRequest | None]) -> None:
         for agent, request in requests.items():
             if request is None:

@@ -17,12 +17,14 @@ from controller.adapters.git import sshsig
 from controller.adapters.git.keys import FileSigner
 from controller.agent import client as talking
 from controller.agent import outbox as sending
+from controller.agent.admission import Admission
 from controller.agent.client import Client, Talk
 from controller.agent.drivers.process import Scraped
 from controller.agent.executor import Executor
 from controller.agent.files import write_atomic
 from controller.agent.journal import Journal
 from controller.agent.keyring import Keyring
+from controller.agent.logbook import Logbook
 from controller.agent.outbox import Outbox
 from controller.agent.sampler import Sampler
 from controller.core.chain import Chain, walk_chain
@@ -119,6 +121,8 @@ class LightAgent:
         self._executor = Executor(directory=directory, journal=self.journal, **shared)
         self._sampler = Sampler(agent=name, environment=environment, **shared)
         talk: dict[str, Any] = {"agent": name, "environment": environment, "url": url, "signer": signer}
+        logbook = Logbook(directory, root, name, signer, keyring.keys, _now)
+        talk |= {"logbook": logbook, "admission": Admission(logbook, 0, keyring.declared)}
         self._talk = Talk(
             lambda: Client(keyring=keyring, now=_now, **talk), self._outbox, self._log, self._handle, 5.0
         )
@@ -145,7 +149,7 @@ class LightAgent:
         self._sampler.request(delivery.sampling)
         for envelope in delivery.orders:
             try:
-                self._executor.take(client.order(envelope), envelope)
+                self._executor.take(client.order(envelope, delivery), envelope)
             except LockgateError as error:
                 self._log(error.code, str(error))
 

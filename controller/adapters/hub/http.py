@@ -2,6 +2,8 @@
 
 POST /agent/v1/poll   a DSSE envelope of a Poll → a DSSE envelope of a Delivery bound to the poll's nonce
 GET  /agent/v1/trust  the trust chain's links, for agents that meet an unknown controller key
+GET  /agent/v1/log?from=N&to=M    a consistency proof of the log; proofs need no signature
+GET  /agent/v1/declared  main's objects that declare the agents, for those that check witnesses
 GET  /healthz, /status
 """
 
@@ -36,7 +38,7 @@ from controller.model.order import (
     PreparedOrder,
     SamplingRequest,
 )
-from controller.ports import Clock, Signer, Wake
+from controller.ports import Clock, LogView, Signer, Wake
 
 MAX_BODY = 8 << 20
 """Bytes of one poll; an agent sends at most a few hundred statements at a time."""
@@ -67,6 +69,8 @@ class HttpHub:
         trust_links: Callable[[], Sequence[Any]],
         trust_version: Callable[[], int],
         status: Callable[[], Mapping[str, Any]] = dict,
+        log: LogView | None = None,
+        declared: Callable[[], Any] = dict,
     ) -> None:
         self._listen = listen
         self._signer = signer
@@ -74,7 +78,9 @@ class HttpHub:
         self._trust_links = trust_links
         self._trust_version = trust_version
         self._status = status
-        self._box = Mailbox(wake, self._changed)
+        self._log = log
+        self._declared = declared
+        self._box = Mailbox(wake, self._changed, log.witnessed if log is not None else lambda _agent, _size: [])
         self._held: dict[str, set[asyncio.Event]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._server: uvicorn.Server | None = None
@@ -95,6 +101,14 @@ class HttpHub:
     def cancel(self, order_ids: Sequence[str]) -> None:
         """Stop offering these orders."""
         self._box.cancel(order_ids)
+
+    def show(self, size: int) -> None:
+        """Have every agent shown a log of at least `size` entries; held polls are answered at once."""
+        self._box.show(size)
+
+    def unwitnessed(self) -> Mapping[str, tuple[int, int]]:
+        """Orders held back for witnesses: how many agents have cosigned, and how many must."""
+        return self._box.unwitnessed()
 
     def sample(self, requests: Mapping[str, SamplingRequest | None]) -> None:
         """Set what the named agents sample."""
@@ -135,6 +149,8 @@ class HttpHub:
             routes=[
                 Route("/agent/v1/poll", self._poll, methods=["POST"]),
                 Route("/agent/v1/trust", self._trust),
+                Route("/agent/v1/log", self._tell_log),
+                Route("/agent/v1/declared", self._tell_declared),
                 Route("/healthz", _healthz),
                 Route("/status", self._tell_status),
             ]
@@ -184,11 +200,14 @@ class HttpHub:
         try:
             body = await asyncio.wait_for(_read(request), BODY_SECONDS)
             poll, sent = self._box.accept(body, self._clock.now(), self._clock.monotonic())
+            if poll.cosignature is not None:
+                await run_in_threadpool(self._cosigned, poll)
             held = self._held.setdefault(poll.agent, set())
             if len(held) >= MAX_HELD_PER_AGENT:
                 return JSONResponse({"code": "too-many-polls"}, 429, headers={"Retry-After": "1"})
             await self._hold(request, poll, sent, held)
-            return Response(self._deliver(poll, sent), media_type="application/json")
+            answer = await run_in_threadpool(self._deliver, poll, sent)
+            return Response(answer, media_type="application/json")
         except _TooLargeError:
             return JSONResponse({"code": "poll-too-large"}, 413, headers={"Connection": "close"})
         except (TimeoutError, ClientDisconnect):
@@ -219,9 +238,20 @@ class HttpHub:
             if not held:
                 self._held.pop(poll.agent, None)
 
+    def _cosigned(self, poll: Poll) -> None:
+        key = self._box.key(poll.agent)
+        if self._log is None or poll.cosignature is None or key is None:
+            return
+        if self._log.cosigned(poll.agent, key, poll.cosignature):
+            self._box.cosigned()
+
     def _deliver(self, poll: Poll, sent: list[str]) -> bytes:
         now = self._clock.now()
         answer: Answer = self._box.answer(poll.agent, sent, now)
+        # After the orders: the checkpoint covers whatever they stand in.
+        proof = self._log.proof(poll.log_size) if self._log is not None else None
+        if proof is not None:
+            self._box.told_log(poll.agent, proof.size)
         delivery = Delivery(
             agent=poll.agent,
             environment=poll.environment,
@@ -231,12 +261,28 @@ class HttpHub:
             sampling=answer.sampling,
             trust_version=self._trust_version(),
             at=now,
+            log=proof,
+            witnessed=answer.witnessed,
         )
         return dsse.sign(canonical(delivery.plain()), DELIVERY_TYPE, self._signer)
 
     async def _trust(self, _request: Request) -> Response:
         links = await run_in_threadpool(self._trust_links)
         return JSONResponse({"links": [_plain(link) for link in links]})
+
+    async def _tell_log(self, request: Request) -> Response:
+        try:
+            start, size = int(request.query_params["from"]), int(request.query_params["to"])
+            if self._log is None:
+                return JSONResponse({"code": "log-range", "message": "there is no log"}, 404)
+            return JSONResponse({"hashes": await run_in_threadpool(self._log.consistency, start, size)})
+        except (KeyError, ValueError):
+            return JSONResponse({"code": "log-range", "message": "expected from and to"}, 400)
+        except LockgateError as error:
+            return JSONResponse({"code": error.code, "message": str(error)}, 404)
+
+    async def _tell_declared(self, _request: Request) -> Response:
+        return JSONResponse(_plain(await run_in_threadpool(self._declared)))
 
     async def _tell_status(self, _request: Request) -> Response:
         return JSONResponse(dict(await run_in_threadpool(self._status)))

@@ -14,7 +14,8 @@ from typing import Any
 
 from controller.errors import LockgateError, Refused
 from controller.ledger.canonical import canonical, digest, parse_canonical
-from controller.ledger.dsse import open_envelope, split
+from controller.ledger.dsse import split
+from controller.ledger.speaker import check_spoken, claimed
 from controller.model.keys import key_id
 from controller.model.order import (
     MAX_CLOCK_SKEW,
@@ -51,6 +52,7 @@ class _Box:
     key: AgentKey
     orders: dict[str, _Offered] = field(default_factory=dict)
     told: set[str] = field(default_factory=set)
+    told_log: int = 0
     sampling: SamplingRequest | None = None
     told_sampling: SamplingRequest | None = None
     acknowledged: list[str] = field(default_factory=list)
@@ -60,19 +62,31 @@ class _Box:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a delivery carries; the transport adds nonce, time and signature."""
+    """What a delivery carries; the transport adds nonce, time, the log's checkpoint and signature."""
 
     orders: list[dict[str, Any]]
     acknowledged: list[str]
     sampling: SamplingRequest | None
+    witnessed: list[str]
 
 
 class Mailbox:
-    """The state of an AgentHub. `changed(agent)` is called (outside the lock) when an answer is due to it."""
+    """The state of an AgentHub. `changed(agent)` is called (outside the lock) when an answer is due to it.
 
-    def __init__(self, wake: Callable[[], None], changed: Callable[[str], None]) -> None:
+    `witnesses(agent, size)` are the checkpoints of at least `size` entries that other agents cosigned.
+    """
+
+    def __init__(
+        self,
+        wake: Callable[[], None],
+        changed: Callable[[str], None],
+        witnesses: Callable[[str, int], list[str]] = lambda _agent, _size: [],
+    ) -> None:
         self._wake = wake
         self._changed = changed
+        self._witnesses = witnesses
+        self._shown = 0
+        """Size of the log that every agent is to be shown."""
         self._lock = threading.Lock()
         self._boxes: dict[str, _Box] = {}
         self._names: dict[str, str] = {}
@@ -93,7 +107,11 @@ class Mailbox:
                 old = self._boxes.get(name)
                 boxes[name] = old if old is not None and old.key == key else _Box(key)
             self._boxes = boxes
-            self._names = {key_id(key.public_key): name for name, key in agents.items()}
+            self._names = {
+                key_id(known): name
+                for name, key in agents.items()
+                for known in ([] if key.authority else [key.public_key]) + [one.public_key for one in key.previous]
+            }
             self._refused = {name: code for name, code in self._refused.items() if name in boxes}
 
     def deliver(self, orders: Sequence[PreparedOrder]) -> None:
@@ -109,7 +127,39 @@ class Mailbox:
                     continue
                 box.orders[order.order_id] = _Offered(order, parse_canonical(order.envelope))
                 touched.append(order.agent)
+            wanted = max((order.log_size for order in orders if order.witnesses), default=0)
         self._tell(touched)
+        self.show(wanted)
+
+    def show(self, size: int) -> None:
+        """Answer every agent that was not told of a log of `size` entries."""
+        with self._lock:
+            self._shown = max(self._shown, size)
+            behind = [name for name, box in self._boxes.items() if box.told_log < self._shown]
+        self._tell(behind)
+
+    def told_log(self, agent: str, size: int) -> None:
+        """Note that an answer with the checkpoint of `size` goes out to an agent."""
+        with self._lock:
+            box = self._boxes.get(agent)
+            if box is not None:
+                box.told_log = size
+
+    def cosigned(self) -> None:
+        """A witness signed: orders that waited for it may be due, and the controller may want to record it."""
+        with self._lock:
+            waiting = [
+                name for name, box in self._boxes.items() if any(o.order.witnesses for o in box.orders.values())
+            ]
+        self._tell(waiting)
+        self._wake()
+
+    def unwitnessed(self) -> dict[str, tuple[int, int]]:
+        """Orders held back, with how many agents have cosigned and how many must."""
+        with self._lock:
+            held = [o.order for box in self._boxes.values() for o in box.orders.values() if o.order.witnesses]
+        found = {o.order_id: (len(self._witnesses(o.agent, o.log_size)), o.witnesses) for o in held}
+        return {name: (have, need) for name, (have, need) in found.items() if have < need}
 
     def cancel(self, order_ids: Sequence[str]) -> None:
         """Stop offering these orders."""
@@ -167,6 +217,12 @@ class Mailbox:
 
     # -- the agents' side ------------------------------------------------------------------------------
 
+    def key(self, agent: str) -> str | None:
+        """The public key of a declared agent."""
+        with self._lock:
+            box = self._boxes.get(agent)
+            return box.key.public_key if box is not None and not box.key.authority else None
+
     def accept(self, data: bytes, now: datetime, monotonic: float) -> tuple[Poll, list[str]]:
         """Judge a poll's envelope and take in its statements; returns the poll and its statements' digests.
 
@@ -189,14 +245,19 @@ class Mailbox:
                 self._refused[claimed] = code
 
     def _accept(self, data: bytes, now: datetime, monotonic: float) -> tuple[Poll, list[str]]:
-        keyid = split(data).keyid
+        parts = split(data)
         with self._lock:
-            name = self._names.get(keyid, "")
+            name = self._names.get(parts.keyid, "")
             box = self._boxes.get(name)
+        said = {} if box is not None else claimed(parts)
         if box is None:
-            raise _unknown(f"key {keyid[:16]}")
-        opened = open_envelope(data, {keyid: box.key.public_key})
-        poll = _poll(opened.payload_type, opened.payload)
+            name = str(said.get("agent"))
+            with self._lock:
+                box = self._boxes.get(name)
+            if box is None or not box.key.authority:
+                raise _unknown(f"key {parts.keyid[:16]}")
+        check_spoken(parts, box.key, name, now, said.get("certificate"))
+        poll = _poll(parts.payload_type, parts.payload)
         if (poll.agent, poll.environment) != (name, box.key.environment):
             raise Refused(
                 "poll-foreign",
@@ -218,7 +279,10 @@ class Mailbox:
             self._nonce(box, poll.nonce, monotonic)
             fresh = name not in self._seen
             self._seen[name] = now
-            self._refused.pop(name, None)
+            if poll.complaint is None:
+                self._refused.pop(name, None)
+            else:
+                self._refused[name] = poll.complaint
             for statement in statements:
                 fresh |= self._take(box, statement)
         if fresh:
@@ -233,7 +297,8 @@ class Mailbox:
                 box is None
                 or bool(box.acknowledged)
                 or box.sampling != box.told_sampling
-                or any(order_id not in box.told for order_id in box.orders)
+                or box.told_log < self._shown
+                or any(name not in box.told and self._ready(one.order) for name, one in box.orders.items())
                 or any(item in self._acknowledged for item in sent)
             )
 
@@ -247,22 +312,28 @@ class Mailbox:
             acknowledged.update(dict.fromkeys(item for item in sent if item in self._acknowledged))
             box.acknowledged = []
             box.told_sampling = box.sampling
-            box.told = set(box.orders)
-            for order_id in box.orders:
+            ready = {name: one for name, one in box.orders.items() if self._ready(one.order)}
+            box.told = set(ready)
+            for order_id in ready:
                 self._delivered.setdefault(order_id, now)
             _bound(self._delivered)
-            return Answer([o.value for o in box.orders.values()], list(acknowledged), box.sampling)
+            least = min((one.order.log_size for one in ready.values() if one.order.witnesses), default=None)
+            witnessed = self._witnesses(agent, least) if least is not None else []
+            return Answer([o.value for o in ready.values()], list(acknowledged), box.sampling, witnessed)
+
+    def _ready(self, order: PreparedOrder) -> bool:
+        return not order.witnesses or len(self._witnesses(order.agent, order.log_size)) >= order.witnesses
 
     def _statements(self, name: str, key: AgentKey, values: Iterable[dict[str, Any]]) -> Iterable[AgentStatement]:
         """The statements that hold; one that does not is dropped, so that it cannot hold up the others."""
-        keys = {key_id(key.public_key): key.public_key}
         for value in values:
             try:
                 data = canonical(value)
-                opened = open_envelope(data, keys)
-                if opened.payload_type != STATEMENT_TYPE:
+                parts = split(data)
+                if parts.payload_type != STATEMENT_TYPE:
                     continue
-                body = body_of(parse_canonical(opened.payload))
+                body = body_of(parse_canonical(parts.payload))
+                check_spoken(parts, key, name, body.said_at, body.certificate)
             except (LockgateError, ValueError):
                 continue
             if isinstance(body, Report) and body.order != _own_order(body):

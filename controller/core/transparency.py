@@ -1,0 +1,109 @@
+"""What makes the log visible to others, after each seal: witnesses' cosignatures, and a time-stamp. Pure.
+
+Both come when they come, as events of their own: neither a silent agent nor a slow authority holds up a seal.
+"""
+
+from __future__ import annotations
+
+from controller.core.desk import Desk
+from controller.core.gates import Question
+from controller.core.world import Cosigned
+from controller.ledger.canonical import canonical, digest
+from controller.ledger.cosign import attach, lines_of
+from controller.ledger.fold import Cursors
+from controller.ledger.marks import LogMark
+from controller.model.entry import Actor, TimeAnchored, Witness, Witnessed
+from controller.model.intent import Intent
+
+QUESTION = "time-stamp"
+
+
+def witnesses_of(intent: Intent) -> int:
+    """How many agents must cosign the log after a seal: the most that an environment asks for; 0 for none."""
+    return max((loaded.document.spec.witnesses for loaded in intent.environments.values()), default=0)
+
+
+def sealed_unwitnessed(cursors: Cursors) -> bool:
+    """Whether a run was sealed that no recorded cosignature covers."""
+    return _uncovered(cursors, cursors.log.witnessed)
+
+
+def sealed_unanchored(cursors: Cursors) -> bool:
+    """Whether a run was sealed that no recorded time-stamp covers."""
+    return _uncovered(cursors, cursors.log.anchored)
+
+
+def _uncovered(cursors: Cursors, mark: LogMark | None) -> bool:
+    sealed = cursors.log.sealed
+    return sealed is not None and (mark is None or mark.size <= sealed.index)
+
+
+def make_visible(desk: Desk) -> None:
+    """Record that a sealed run is witnessed, once enough agents cosigned; ask for its time-stamp and record it."""
+    _witness(desk)
+    _anchor(desk)
+
+
+def _witness(desk: Desk) -> None:
+    wanted, cursors = witnesses_of(desk.world.intent), desk.world.state.cursors
+    sealed = cursors.log.sealed
+    if not wanted or sealed is None or not sealed_unwitnessed(cursors):
+        return
+    covering = [one for one in desk.world.log.cosigned if one.size > sealed.index]
+    if len(covering) < wanted:
+        return
+    size = min(one.size for one in covering)
+    detail = Witnessed(
+        size=size,
+        checkpoints=tuple(note.decode() for note in together(covering)),
+        witnesses=tuple(Witness(agent=one.agent, size=one.size, at=one.at) for one in covering),
+    )
+    who = tuple(Actor(principal=one.agent) for one in covering)
+    text = f"log: {size} entries, to {sealed.run}, witnessed by {len(covering)} agents"
+    desk.event("witnessed", detail, "WITNESSED", text, who=who)
+
+
+def together(cosigned: list[Cosigned]) -> list[bytes]:
+    """The cosigned checkpoints, one for each size, with every cosignature of that size."""
+    notes: dict[int, bytes] = {}
+    for one in cosigned:
+        known = notes.get(one.size)
+        notes[one.size] = one.note if known is None else attach(known, lines_of(one.note)[1:])
+    return [notes[size] for size in sorted(notes)]
+
+
+def time_question(authority: str, url: str, certificates: tuple[str, ...], checkpoint: bytes) -> Question:
+    """The question for a checkpoint's time-stamp."""
+    payload = {
+        "authority": authority,
+        "url": url,
+        "certificates": list(certificates),
+        "checkpoint": checkpoint.decode(),
+    }
+    return Question(key=digest(canonical({"type": QUESTION, **payload})), type=QUESTION, payload=payload)
+
+
+def _anchor(desk: Desk) -> None:
+    project, candidate = desk.world.intent.project, desk.world.log.candidate
+    stamping = project.document.spec.time_stamping if project is not None else None
+    seal = desk.world.state.cursors.log.sealed
+    if stamping is None or candidate is None or seal is None:
+        return
+    pinned = desk.world.trust.document.spec.time_authorities.get(stamping.authority)
+    size, note = candidate
+    certificates = pinned.certificates if pinned is not None else ()
+    question = time_question(stamping.authority, stamping.url, certificates, note)
+    answer = desk.world.answers.get(question.key)
+    if answer is None or answer.get("error"):
+        desk.ask(question)
+        return
+    detail = TimeAnchored(
+        run=seal.run,
+        size=size,
+        checkpoint=note.decode(),
+        authority=stamping.authority,
+        token=answer["token"],
+        time=answer["time"],
+    )
+    text = f"log: {size} entries, to {seal.run}, existed at {answer['time']} by {stamping.authority}"
+    desk.event("time-anchored", detail, "ANCHORED", text, who=(Actor(principal=stamping.authority),))
