@@ -19,8 +19,8 @@ from controller.adapters.hub.http import HttpHub
 from controller.adapters.registries import Registries
 from controller.adapters.registries.oci import OciRegistry
 from controller.adapters.registries.oci_auth import docker_config_credentials
-from controller.adapters.tsa import TimeStamper
 from controller.adapters.signers import open_signer
+from controller.adapters.tsa import TimeStamper
 from controller.core.artifacts import Templates
 from controller.core.declared import Declared
 from controller.errors import Invalid, Unavailable
@@ -37,8 +37,8 @@ from controller.reconcile.questions import Answerer, Questions
 from controller.reconcile.reading import Reader
 from controller.reconcile.reconciler import Parts, Reconciler
 from controller.settings import artifact_templates, docker_config
-from controller.uses.replay import replay_run
 from controller.uses.declared import declaration
+from controller.uses.replay import replay_run
 from controller.uses.resolve import check, resolve
 from controller.uses.trust_chain import build_chain
 
