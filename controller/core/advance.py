@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 from controller.core import rolling
-from controller.core.approvals import Given, Tally, tally
+from controller.core.approvals import Tally, tally_of_run
 from controller.core.desk import Desk
 from controller.core.gates import Decided, decide_gates
 from controller.core.inputs import gates_of, materialise
@@ -212,23 +212,9 @@ def record_approval(
 
 
 def tally_of(desk: Desk, run: Run) -> Tally:
-    """The run's approvals counted as of now. A requested rollback needs none: its action was granted."""
-    spec = desk.documents[run.id].environment.spec.approvals
-    required = spec.model_copy(update={"count": 0, "roles": {}}) if run.opened.cause == "request" else spec
-    given = [
-        Given(principal=a.principal, key_id=a.key_id, via=a.via, subject=a.subject, at=a.at, expires=a.expires)
-        for a in run.approvals
-        if a.counted
-    ]
-    subject = run.inputs.approval_subject if run.inputs else ""
-    return tally(
-        required,
-        given,
-        subject=subject,
-        authors=frozenset({*run.opened.authors, *filter(None, [run.opened.requester])}),
-        trust=desk.world.trust,
-        now=desk.now,
-    )
+    """The run's approvals counted as of now."""
+    asked = desk.documents[run.id].environment.spec.approvals
+    return tally_of_run(run, asked, desk.world.trust, desk.now)
 
 
 # --- rolling out -----------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from typing import Literal
 
 from controller.core.keys import key_id
 from controller.core.quorum import missing_roles
+from controller.core.run import Run
 from controller.core.trust import TrustState
 from controller.ledger.canonical import canonical, digest
 from controller.model.environment import Approvals
@@ -126,6 +127,20 @@ def tally(
         eligible=tuple(eligible),
         next_expiry=min(ends, default=None),
     )
+
+
+def tally_of_run(run: Run, asked: Approvals, trust: TrustState, now: datetime) -> Tally:
+    """A run's recorded approvals counted as of `now`, by what its environment asks for. A requested rollback needs
+    none: its action was granted."""
+    required = asked.model_copy(update={"count": 0, "roles": {}}) if run.opened.cause == "request" else asked
+    given = [
+        Given(principal=a.principal, key_id=a.key_id, via=a.via, subject=a.subject, at=a.at, expires=a.expires)
+        for a in run.approvals
+        if a.counted
+    ]
+    authors = frozenset({*run.opened.authors, *filter(None, [run.opened.requester])})
+    subject = run.inputs.approval_subject if run.inputs else ""
+    return tally(required, given, subject=subject, authors=authors, trust=trust, now=now)
 
 
 def _places(required: Approvals) -> dict[str, int]:

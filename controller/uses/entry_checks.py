@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from controller.core.gates import decision_digest
 from controller.core.parse import parse
+from controller.core.trust import TrustState
 from controller.errors import LockgateError
 from controller.ledger import dsse, fold
 from controller.ledger.append import header
@@ -30,6 +31,7 @@ from controller.model.entry import (
     Opened,
     Ordered,
     RolledBack,
+    Sealed,
     TargetResult,
     Verified,
     predicate_type,
@@ -41,6 +43,7 @@ from controller.model.order import PLAN, body_of
 from controller.ports import Repo
 from controller.uses.artifact_checks import Artifacts
 from controller.uses.link_checks import RunFiles, links_hold
+from controller.uses.order_checks import Orders
 from controller.uses.replay_checks import Ask, Replay
 
 Problem = tuple[str, str, str]
@@ -68,8 +71,11 @@ class Subject:
 class Seen:
     """What the checks remember of open runs: the lock's components and the agents' keys, read once a run."""
 
-    def __init__(self, repo: Repo, ask: Ask | None = None) -> None:
+    def __init__(
+        self, repo: Repo, ask: Ask | None = None, trusts: Mapping[int, tuple[TrustState, ...]] | None = None
+    ) -> None:
         self._repo = repo
+        self.orders = Orders(repo, trusts or {})
         self.replay = Replay(repo, ask)
         self.files = RunFiles(repo)
         self.artifacts = Artifacts(repo)
@@ -222,6 +228,12 @@ def decision_holds(seen: Seen, subject: Subject) -> Iterator[Problem]:
         yield "gates-mismatch", subject.entry.path, "the decision digest is not over these verdicts"
 
 
+def orders_are_backed(seen: Seen, subject: Subject) -> Iterator[Problem]:
+    """Orders follow gates that passed and approvals that counted; a seal names the targets as they were left."""
+    if isinstance(subject.entry.detail, (Ordered, Sealed)):
+        yield from seen.orders.check(subject.entry, seen.replay.before(subject.commit, subject.entry))
+
+
 def reports_are_the_agents(seen: Seen, subject: Subject) -> Iterator[Problem]:
     """Agents' statements are recorded verbatim, signed by the pinned agents, and named by their digest."""
     detail = subject.entry.detail
@@ -320,6 +332,7 @@ ENTRY_CHECKS: tuple[Check, ...] = (
     lock_is_its_content,
     inputs_are_committed,
     decision_holds,
+    orders_are_backed,
     reports_are_the_agents,
     links_hold,
     artifacts_stand,

@@ -60,7 +60,7 @@ class Walk:
         self._damaged: set[str] = set()
         self._holes: set[str] = set()
         """Open runs of which an entry could not be read: their chains and seals cannot be rebuilt."""
-        self._seen = Seen(repo, ground.ask)
+        self._seen = Seen(repo, ground.ask, ground.trusts)
         self._keys: dict[int, list[tuple[str, str, TrustState]]] = {}
         self.facts = Facts()
         self.findings: list[Finding] = []

@@ -29,7 +29,7 @@ from controller.core.parse import parse
 from controller.core.rolling import chosen_verdict, verdict_of
 from controller.core.run import UNANSWERED, Run
 from controller.core.world import RunDocuments
-from controller.errors import LockgateError
+from controller.errors import LockgateError, Unavailable
 from controller.ledger import dsse
 from controller.ledger.append import run_entries
 from controller.ledger.canonical import canonical, digest, parse_canonical
@@ -39,6 +39,7 @@ from controller.model.order import AgentStatement, Sample, body_of
 from controller.ports import Repo
 
 Problem = tuple[str, str, str]
+UNCHECKED = "decision-unchecked"
 Ask = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 """Answers a CEL question's payload: `CelWorker.ask` of a worker that nobody asked yet, because each process
 that walks a segment starts its own."""
@@ -150,6 +151,11 @@ class Replay:
                 continue
             try:
                 again = self._again(run, entry, detail, verdict, inputs)
+            except Unavailable as error:
+                # Nobody here could say whether it comes out again, and not knowing is no yes.
+                undecided = undecided or f"gate {verdict.gate} could not be decided again here: {error.what}"
+                problems.append((UNCHECKED, entry.path, undecided))
+                continue
             except (LockgateError, KeyError, TypeError, ValueError, AttributeError) as error:
                 why = error.what if isinstance(error, LockgateError) else type(error).__name__
                 text = f"gate {verdict.gate} cannot be decided again: {why}"
@@ -222,7 +228,7 @@ class Replay:
         else:
             given = self._ask(question_for(gate.type, gate.config, inputs).payload)
             if given.get("error") in ("unavailable", COST_EXCEEDED):
-                return None
+                raise Unavailable(UNCHECKED, str(given.get("message", "no answer")))
         return verdict_from(gate, inputs, answer_from(gate, since, entry.at, given))
 
     def _policy(self, run: Run, sha256: str) -> Policy:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from controller.core.advance import listed
-from controller.core.approvals import ANY, Given, Tally, tally
+from controller.core.approvals import ANY, Tally, tally_of_run
 from controller.core.opening import documents_of
 from controller.core.parse import parse
 from controller.core.run import Run
@@ -312,17 +312,7 @@ def approvals_of(found: View, run: Run, now: datetime) -> Tally | None:
     document = found.document(pin) if pin is not None else None
     if not isinstance(document, Environment):
         return None
-    required = document.spec.approvals
-    if run.opened.cause == "request":
-        required = required.model_copy(update={"count": 0, "roles": {}})
-    given = [
-        Given(principal=a.principal, key_id=a.key_id, via=a.via, subject=a.subject, at=a.at, expires=a.expires)
-        for a in run.approvals
-        if a.counted
-    ]
-    authors = frozenset({*run.opened.authors, *filter(None, [run.opened.requester])})
-    subject = run.inputs.approval_subject if run.inputs else ""
-    return tally(required, given, subject=subject, authors=authors, trust=found.trust, now=now)
+    return tally_of_run(run, document.spec.approvals, found.trust, now)
 
 
 def _orders(found: View, run: Run, what: str) -> Iterator[Blocker]:

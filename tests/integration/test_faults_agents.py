@@ -85,7 +85,9 @@ def test_an_agent_that_never_answers(tmp_path: Path, on_failure: str) -> None:
         assert {r["target"]: r["code"] for r in deployed["results"]} == {"dev-1": "ok", "dev-2": "no-report"}
         if on_failure == "rollback":
             # It comes back: its old orders are withdrawn, and a rollback is about it alone.
+            last_heard = shop.status()["agents"]["dev-2"]
             shop.processes.start_agent("dev-2", "dev")
+            until("dev-2 is heard again", lambda: shop.status()["agents"]["dev-2"] > last_heard)
             shop.asks("rollback", "dev", "--reason", "dev-2 is back", "--key", str(shop.stage.keys / "olga"))
             state = shop.ends("dev", "shop-1.0.0", "completed")
             assert {one["manifestDigest"] for one in state["targets"].values()} == {before}
