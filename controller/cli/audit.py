@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from controller.cli.context import context_of
+from controller.cli.export import answer_of, at_least, minimum_of, verify_bundle
 from controller.cli.session import load_root, reading
 from controller.errors import UsageError
 
@@ -31,6 +32,13 @@ def verify(
     since: Annotated[
         str | None, typer.Option("--since", help="Walk only the evidence after this commit, verified before.")
     ] = None,
+    bundle: Annotated[
+        Path | None, typer.Option("--bundle", help="Verify an audit pack or a Git bundle instead.")
+    ] = None,
+    min_checkpoint: Annotated[
+        Path | None,
+        typer.Option("--min-checkpoint", help="Refuse a log that is older than this checkpoint, or another one."),
+    ] = None,
 ) -> None:
     """Verify main, requests and evidence from the pinned root; exit code 1 with each finding."""
     from controller.cli import render
@@ -40,6 +48,10 @@ def verify(
     root = load_root(needed_root(trust_root))
     assert root is not None
     options = context_of(context)
+    if bundle is not None:
+        verify_bundle(options, bundle, root, min_checkpoint)
+        return
+    root = at_least(root, minimum_of(min_checkpoint))
     with reading(options, trust_root) as repo:
         report = verify_history(
             repo,
@@ -50,21 +62,7 @@ def verify(
             since=since,
             progress=_progress(options.output == "text"),
         )
-    value = {
-        "verified": report.verified,
-        "commits": report.commits,
-        "entries": report.entries,
-        "runs": report.runs,
-        "refused": len(report.refused),
-        "refusedCommits": [
-            {"commit": one.commit, "ref": one.ref, "code": one.code, "message": one.message}
-            for one in report.refused
-        ],
-        "findings": [
-            {"code": one.code, "commit": one.commit, "path": one.path, "rule": one.rule, "message": one.message}
-            for one in report.findings
-        ],
-    }
+    value = answer_of(report)
     options.answer(value, lambda: render.verify_text(value))
     if not report.verified:
         raise typer.Exit(1)

@@ -177,6 +177,10 @@ def message_of(entry: Entry) -> str:
     subject = " ".join(predicate.summary.split()) or f"{predicate.kind} {predicate.index}"
     values = (predicate.run, predicate.index, predicate.kind, " ".join(predicate.result.split()), entry.digest)
     lines = [f"{name}: {value}" for name, value in zip(_TRAILERS, values, strict=True) if value not in (None, "")]
+    about = getattr(entry.detail, "run", None) if predicate.run is None else None
+    if about:
+        # An event that names a run says so where nobody can leave it out: in the signed chain of commits.
+        lines.append(f"Lockgate-About: {' '.join(str(about).split())}")
     return f"{subject}\n\n" + "\n".join(lines) + "\n"
 
 

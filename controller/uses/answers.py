@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from controller.model.schema import DIALECT, schema_id
-from controller.uses import replay, shapes, story
+from controller.uses import export, replay, shapes, story
 
 ANSWERS: dict[str, Any] = {
     "init": shapes.MadeShape,
@@ -23,6 +23,7 @@ ANSWERS: dict[str, Any] = {
     "verify": shapes.VerifyShape,
     "replay": replay.ReplayAnswer,
     "replay-figures": replay.FiguresAnswer,
+    "export": export.ExportAnswer,
     "request": shapes.AskedShape,
     "rollback-preview": shapes.PreviewShape,
     "promote": shapes.PromotedShape,

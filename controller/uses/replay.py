@@ -22,8 +22,8 @@ from controller.uses.view import run_folder_of
 
 
 class DecisionRow(TypedDict):
-    """One decision: its entry's sequence, the digest on record, and the one that comes out now, null when it cannot
-    be made here; `message` says what differs."""
+    """One decision: its entry's sequence, the digest on record, and the one that comes out now, null when it
+    cannot be made here; `message` says what differs."""
 
     sequence: int
     kind: str

@@ -63,8 +63,8 @@ class Again:
 
 
 def stage_digest(detail: Evaluated, statements: str) -> str:
-    """The decision digest of a stage's verdict: sha256 over the RFC 8785 bytes of stage, attempt, since when it was
-    judged, the digest of the statements, criteria and verdict."""
+    """The decision digest of a stage's verdict: sha256 over the RFC 8785 bytes of stage, attempt, since when it
+    was judged, the digest of the statements, criteria and verdict."""
     wire = detail.wire()
     wire["statements"] = statements
     return digest(canonical(wire))

@@ -16,7 +16,7 @@ from typing import Any
 MEMORY = 512 << 20
 """Bytes of address space; more is a MemoryError here or the end of this process."""
 ROUNDS = 64
-"""How often a rule that may walk the keys of a map is evaluated, as far as that takes no longer than `PATIENCE`."""
+"""How often a rule that may walk the keys of a map is evaluated, within `PATIENCE` seconds."""
 PATIENCE = 0.2
 _WALKS = re.compile(r"\.\s*(?:map|filter)\s*\(")
 

@@ -37,7 +37,8 @@ class Sink(dict[str, tuple[bytes, bytes]]):
         self.bases: dict[str, str] = {}
 
 
-def _head(kind: int, size: int) -> bytes:
+def entry_head(kind: int, size: int) -> bytes:
+    """The type and size before an object of a pack."""
     first = kind << 4 | size & 0x0F
     size >>= 4
     head = bytearray()
@@ -58,7 +59,8 @@ def _varint(value: int) -> bytes:
     return bytes(out)
 
 
-def _distance(value: int) -> bytes:
+def offset_distance(value: int) -> bytes:
+    """How far before a delta its base stands."""
     out = bytearray([value & 0x7F])
     while value := value >> 7:
         value -= 1
@@ -114,10 +116,12 @@ def encode_pack(objects: Sink) -> tuple[bytes, bytes, str]:
         at, depth = placed.get(base, (0, _DEPTH))
         if depth < _DEPTH:
             change = delta(objects[base][1], data)
-            entry = _head(_OFS_DELTA, len(change)) + _distance(offset - at) + zlib.compress(change, _LEVEL)
+            entry = (
+                entry_head(_OFS_DELTA, len(change)) + offsetoffset_distance(offset - at) + zlib.compress(change, _LEVEL)
+            )
             placed[oid] = (offset, depth + 1)
         else:
-            entry = _head(KINDS[kind], len(data)) + zlib.compress(data, _LEVEL)
+            entry = entry_head(KINDS[kind], len(data)) + zlib.compress(data, _LEVEL)
             placed[oid] = (offset, 0)
         rows.append((bytes.fromhex(oid), crc32(entry), offset))
         parts.append(entry)
