@@ -22,6 +22,7 @@ from controller.model.lock import release_digest
 from controller.model.order import ORDER_TYPE, LogState, PreparedOrder
 from controller.reconcile.observing import MainView
 from controller.reconcile.reading import previous_target, target_of
+from controller.uses.own import previous_own
 
 if TYPE_CHECKING:
     from controller.reconcile.reconciler import Parts
@@ -118,8 +119,8 @@ class Actor:
         """
         assert ledger.commit is not None
         repo, commit = self._parts.repo, ledger.commit
-        while (parents := repo.commit(commit).parents) and repo.file(parents[0], path) is not None:
-            commit = parents[0]
+        while (before := previous_own(repo, commit)) is not None and repo.file(before, path) is not None:
+            commit = before
         return commit
 
     def _acknowledge(self, runs: Mapping[str, Run]) -> None:

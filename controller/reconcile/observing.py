@@ -1,4 +1,4 @@
-"""Observe and judge: which evidence, which main, which requests a pass may act on."""
+"""Observe and judge: which main and which requests a pass may act on."""
 
 from __future__ import annotations
 
@@ -7,21 +7,20 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
-from controller.core.accept import MainState, Step, Terms, genesis_state, judge_main, resume_state
+from controller.core.accept import MainState, Step, Terms, judge_main, resume_state
 from controller.core.parse import parse
 from controller.core.requests import RequestVerdict, judge_request
-from controller.core.trust import TrustState, VerifySsh
+from controller.core.trust import TrustState
 from controller.errors import Refused, Stalled
-from controller.ledger import append, fold
+from controller.ledger import fold
 from controller.ledger.append import Ledger
 from controller.model.documents import Promotion
 from controller.model.entry import Accepted, Actor, MainRefused, Pin, Precondition, SlotChange
-from controller.model.history import Commit, Tips
+from controller.model.history import Commit
 from controller.model.keys import key_id
 from controller.model.promotion import Schedule
 from controller.model.trustroot import TrustRoot
 from controller.ports import Repo
-from controller.uses.trust_chain import trust_history
 
 SLOTS = "promotions/"
 HELD_PHASES = ("rolled_back", "rollback_failed", "completed")
@@ -78,110 +77,6 @@ class EvidenceBacking:
             return False
         former = place.slot.blob if place.slot is not None else None
         return place.last_run.phase in HELD_PHASES and former == blob
-
-
-def check_root(repo: Repo, root: TrustRoot, evidence: str | None, verify_ssh: VerifySsh) -> None:
-    """At a start: that this repository is the one the trust root names, all the way to the evidence's tip.
-
-    The tip must be signed by a controller key that the trust chain leads to from the pinned genesis, never by one
-    that the branches only claim. Raises Refused("genesis-mismatch" | "trust-quorum"), Stalled("foreign-evidence").
-    """
-    try:
-        genesis_state(repo, root)
-    except Refused as error:
-        if error.code != "object-corrupt":
-            raise
-        raise _other_project(root, "no such commit") from error
-    if evidence is None:
-        return
-    cursors = fold.load_state(repo, evidence).cursors
-    if (cursors.project, cursors.genesis) != (root.project, root.genesis):
-        raise _other_project(root, f"evidence of {cursors.project} from {cursors.genesis[:12]}")
-    trust = trust_history(repo, root, cursors.main or root.genesis, verify_ssh)[-1][1]
-    tip = repo.commit(evidence)
-    if trust.version != cursors.trust_version or tip.key not in trust.keys_of_role("controller"):
-        raise _foreign(tip, "the last commit that the controller signed")
-
-
-def _other_project(root: TrustRoot, got: str) -> Refused:
-    return Refused(
-        "genesis-mismatch",
-        "the repository is not the one that the trust root names",
-        where=f"genesis {root.genesis[:12]}",
-        expected=f"the project {root.project} from that commit on",
-        got=got,
-        cure="use the trust-root.json of this repository, or the repository of this trust root",
-    )
-
-
-def load_evidence(
-    repo: Repo, tips: Tips, ledger: Ledger, memory: Memory, lock_on_main: bool, genesis: str
-) -> Ledger:
-    """The ledger at the observed evidence tip; the one already known when nothing moved.
-
-    Raises Stalled("evidence-missing") for a branch that is gone, Stalled("evidence-rewound") for one that no
-    longer holds what was seen, Stalled("foreign-evidence") for one that somebody else wrote to. An empty ledger
-    means a new project: the branch is still to be begun.
-    """
-    seen = ledger.commit or memory.evidence_seen()
-    if tips.evidence is None:
-        if seen is not None or lock_on_main:
-            raise Stalled(
-                "evidence-missing",
-                "the evidence branch is gone",
-                where="lockgate/evidence",
-                expected=f"a branch that holds {seen[:12]}" if seen else "a branch: main holds locks",
-                got="no such branch",
-                cure="push the branch back from a clone; a restart needs the owners' signatures",
-            )
-        return Ledger()
-    if tips.evidence == ledger.commit:
-        return ledger
-    if seen is not None and not _holds(repo, seen, tips.evidence):
-        raise Stalled(
-            "evidence-rewound",
-            "the evidence branch no longer holds what was recorded",
-            where="lockgate/evidence",
-            expected=f"a descendant of {seen[:12]}",
-            got=tips.evidence[:12],
-            cure="push the recorded branch back from a clone",
-        )
-    if seen is not None:
-        _check_own(repo, seen, tips.evidence, genesis)
-    return append.load(repo, tips.evidence)
-
-
-def _check_own(repo: Repo, good: str, tip: str, genesis: str) -> None:
-    """Every commit after `good`, the last tip seen, is signed by a controller key that was in force there."""
-    cursors = fold.load_state(repo, good).cursors
-    trust = resume_state(repo, cursors.main or genesis, cursors.trust_version or None).trust
-    keys = set(trust.keys_of_role("controller"))
-    try:
-        commits = repo.first_parents(tip, good)
-    except Refused:
-        commits = [repo.commit(tip)]
-        keys = set()  # a merge hides what was seen behind a second parent: never the controller's doing
-    for commit in commits:
-        if commit.key not in keys:
-            raise _foreign(commit, good[:12])
-
-
-def _foreign(commit: Commit, good: str) -> Stalled:
-    return Stalled(
-        "foreign-evidence",
-        "somebody else wrote to the evidence branch",
-        where=f"lockgate/evidence at {commit.id[:12]}",
-        expected="commits signed by the controller",
-        got="another key's signature" if commit.key else "no valid signature",
-        cure=f"push {good} back to the branch, and find out who may push to it",
-    )
-
-
-def _holds(repo: Repo, old: str, new: str) -> bool:
-    try:
-        return repo.is_ancestor(old, new)
-    except Refused:
-        return False
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,13 +30,12 @@ from controller.model.intent import Intent
 from controller.model.trustroot import TrustRoot
 from controller.ports import AgentHub, Clock, Repo, Signer
 from controller.reconcile.acting import Actor
+from controller.reconcile.evidence import Evidence
 from controller.reconcile.logbook import LogBook
 from controller.reconcile.observing import (
     EvidenceBacking,
     MainView,
     Memory,
-    check_root,
-    load_evidence,
     new_requests,
     view_main,
 )
@@ -91,8 +90,7 @@ class Reconciler:
         self._requests_seen: dict[str, datetime] = {}
         """Ids of judged requests until they expire: an expired one is refused for that already."""
         self._asked: tuple[Question, ...] = ()
-        self._rooted = False
-        """Whether this process has seen that the repository is the one the trust root names."""
+        self._evidence = Evidence(parts.repo, parts.root, parts.memory, parts.verify_ssh)
         self._last: tuple[Any, ...] | None = None
         self._seen: tuple[Any, ...] | None = None
         self._next_look: datetime | None = None
@@ -111,7 +109,7 @@ class Reconciler:
         self.read(tips)
         world = self.world(tips)
         decision = self.decide(world)
-        recorded = self.record(decision, tips)
+        recorded = self.record(decision, world)
         self._remember_requests(world)
         acted = self.act(tips)
         return self.remember(decision, recorded, acted)
@@ -134,16 +132,15 @@ class Reconciler:
             raise no_main(parts.root)
         before = self.ledger
         locks = before.commit is None and _has_locks(parts.repo, tips.main)
-        if not self._rooted:
-            check_root(parts.repo, parts.root, tips.evidence, parts.verify_ssh)
-            self._rooted = True
-        self.ledger = load_evidence(parts.repo, tips, before, parts.memory, locks, parts.root.genesis)
+        known = self.main.trust if self.main is not None else None
+        self.ledger = self._evidence.load(tips, before, known, locks, parts.clock.now())
         if self.ledger is not before or self.ledger.commit is None:
             self._reload(tips)
         self._now = self._time()
         self.view = view_main(
             parts.repo, parts.root, self.ledger, self.main, tips.main, self._terms, self._backing
         )
+        self._evidence.check_effects(self.view.state.steps)
         self.main = self.view.state
         self._check_signer(self.main.trust)
         self.intent = parts.reader.intent(self.main.accepted)
@@ -196,9 +193,11 @@ class Reconciler:
             decision = decide(world)
         return decision
 
-    def record(self, decision: Decision, tips: Tips) -> tuple[Entry, ...]:
-        """Every decided entry as a signed commit, in one compare-and-swap push."""
-        parts, drafts = self.parts, list(decision.drafts)
+    def record(self, decision: Decision, world: World) -> tuple[Entry, ...]:
+        """Every decided entry as a signed commit, in one compare-and-swap push; foreign commits that stand on
+        the branch are removed by the first of them."""
+        parts = self.parts
+        drafts = [*self._evidence.repair(world.observed, world.now), *decision.drafts]
         if self.ledger.commit is None:
             refs = {"main": parts.root.refs.main, "requests": parts.root.refs.requests}
             refs["evidence"] = parts.root.refs.evidence
@@ -210,7 +209,7 @@ class Reconciler:
         prepared = append.prepare(self.ledger, drafts, parts.signer, origin)
         reached("record-before")
         self.ledger = append.write(
-            parts.repo, prepared, self.ledger.commit, parts.signer, parts.root.refs.evidence
+            parts.repo, prepared, self._evidence.tip(self.ledger), parts.signer, parts.root.refs.evidence
         )
         reached("record-after")
         self._adopt()

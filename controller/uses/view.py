@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import contextlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -11,7 +12,7 @@ from controller.core.parse import parse, reads
 from controller.core.run import Run, fold
 from controller.core.trust import TrustState
 from controller.core.validate import assemble
-from controller.errors import Invalid, UsageError
+from controller.errors import Invalid, LockgateError, UsageError
 from controller.ledger.append import load_open, run_entries
 from controller.ledger.fold import EnvironmentState, State
 from controller.model.documents import TRUST_PATH
@@ -19,6 +20,7 @@ from controller.model.entry import Pin
 from controller.model.history import Tips
 from controller.model.intent import Intent
 from controller.ports import Repo
+from controller.uses.own import Foreign, controls, line
 
 _REGULAR = (0o100644, 0o100755)
 
@@ -56,7 +58,10 @@ class Health:
 
 @dataclass(frozen=True)
 class View:
-    """What short commands read. `accepted` is the commit whose files count; before evidence begins, main's tip."""
+    """What short commands read. `accepted` is the commit whose files count; before evidence begins, main's tip.
+
+    `tips.evidence` is the newest commit of the controller; `foreign` stands on top of it and is not read.
+    """
 
     repo: Repo
     tips: Tips
@@ -64,6 +69,7 @@ class View:
     state: State
     runs: Mapping[str, Run]
     health: Health | None = None
+    foreign: Foreign | None = None
 
     @cached_property
     def intent(self) -> Intent:
@@ -124,14 +130,49 @@ class View:
 def view(repo: Repo, health: Health | None = None) -> View:
     """Read a project. No evidence branch yet is an empty state, not an error.
 
-    Raises Unavailable when the origin does not answer and Refused when what the evidence says is damaged.
+    What stands on the evidence branch without a signature of the controller is not read; who the controller is
+    is taken from main, where `verify` proves it from a trust root. Raises Unavailable when the origin does not
+    answer and Refused when what the evidence says is damaged.
     """
     tips = repo.observe()
     if tips.evidence is None:
         return View(repo, tips, tips.main, State(), {}, health)
-    state, _, entries = load_open(repo, tips.evidence)
+    good, foreign = _own_line(repo, tips)
+    tips = replace(tips, evidence=good)
+    if good is None:
+        return View(repo, tips, tips.main, State(), {}, health, foreign)
+    state, _, entries = load_open(repo, good)
     runs = {run.environment: run for run in (fold(found) for found in entries.values())}
-    return View(repo, tips, state.cursors.main or tips.main, state, runs, health)
+    return View(repo, tips, state.cursors.main or tips.main, state, runs, health, foreign)
+
+
+def _own_line(repo: Repo, tips: Tips) -> tuple[str | None, Foreign | None]:
+    """The newest evidence commit with a controller's signature, and what stands on top of it."""
+    assert tips.evidence is not None
+    if tips.main is None:
+        return tips.evidence, None
+    commit = repo.commit(tips.evidence)
+    newest = _trusts(repo, [tips.main])
+    if commit.key is not None and controls(newest, commit.key, commit.committer.at):
+        return tips.evidence, None
+    versions: dict[int, list[TrustState]] = {}
+    for trust in _trusts(repo, repo.chain(tips.main)):
+        versions.setdefault(trust.version, []).append(trust)
+    if not versions:
+        return tips.evidence, None
+    found = line(repo, versions, tips.evidence, commit.committer.at)
+    return found.good, found.foreign
+
+
+def _trusts(repo: Repo, commits: Iterable[str]) -> list[TrustState]:
+    """The trust documents of these commits of main, each once, as main claims them."""
+    found: dict[str, TrustState] = {}
+    for commit in commits:
+        file = repo.file(commit, TRUST_PATH)
+        if file is not None and file.blob not in found:
+            with contextlib.suppress(LockgateError):
+                found[file.blob] = TrustState.parse(repo.read(file.blob))
+    return list(found.values())
 
 
 def intent_at(repo: Repo, commit: str) -> Intent:

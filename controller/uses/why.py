@@ -74,6 +74,11 @@ def _controller(found: View) -> Iterator[Blocker]:
     if health is not None and health.state not in HEALTHY:
         text = f"the controller is {health.state}: {health.message or health.code}"
         yield Blocker("controller", health.code or health.state, text, None, "mend what it names; it tries again")
+    if found.foreign is not None:
+        text = f"{len(found.foreign.commits)} on the evidence branch not the controller's, and not believed: "
+        text += "; ".join(found.foreign.reasons)
+        cure = "the controller removes them in its next pass; find out who may push to the branch"
+        yield Blocker("evidence", "foreign-evidence", text, None, cure)
 
 
 def _main(found: View, environment: str) -> Iterator[Blocker]:
