@@ -14,10 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cache
-from typing import Any
-
-from jinja2 import StrictUndefined, Template, TemplateError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from typing import TYPE_CHECKING, Any
 
 from controller.core.rollout import DEFAULT_DEADLINE, stage_deadline
 from controller.core.run import Run
@@ -30,6 +27,10 @@ from controller.model.environment import Environment
 from controller.model.lock import LockedComponent, ReleaseLock
 from controller.model.order import PLAN
 from controller.model.strategy import Strategy
+
+if TYPE_CHECKING:
+    from jinja2 import Environment as Engine
+    from jinja2 import Template
 
 COMPOSE, SCRIPT = "compose.lock.yaml", "pull.sh"
 NAMES = (COMPOSE, SCRIPT, PLAN)
@@ -248,11 +249,15 @@ def _only_quoted(value: object) -> object:
     """Every value that a template writes went through one of the filters above, or is a number."""
     if isinstance(value, _Quoted) or type(value) is int:
         return value
-    raise TemplateError(f"a value is written without a filter: {value!r:.80}")
+    raise ValueError(f"a value is written without a filter: {value!r:.80}")
 
 
 @cache
-def _engine() -> ImmutableSandboxedEnvironment:
+def _engine() -> Engine:
+    # Imported where something is rendered: most commands never do, and start without waiting for it.
+    from jinja2 import StrictUndefined
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
     engine = ImmutableSandboxedEnvironment(
         undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True, finalize=_only_quoted
     )
@@ -262,6 +267,8 @@ def _engine() -> ImmutableSandboxedEnvironment:
 
 @cache
 def _compiled(name: str, source: bytes) -> Template:
+    from jinja2 import TemplateError
+
     try:
         return _engine().from_string(source.decode())
     except (TemplateError, UnicodeDecodeError) as error:
@@ -269,6 +276,8 @@ def _compiled(name: str, source: bytes) -> Template:
 
 
 def _render(name: str, source: bytes, facts: Mapping[str, Any]) -> bytes:
+    from jinja2 import TemplateError
+
     try:
         text = _compiled(name, source).render(facts)
         return canonical(json.loads(text)) if name.endswith(".json") else text.encode()
