@@ -11,12 +11,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from controller.adapters.git.keys import FileSigner, KeySigner, private_key
+from controller.adapters.signers.certified import CertifiedSigner, signing_now
 from controller.adapters.signers.passphrase import passphrase_from
 from controller.adapters.signers.sshagent import AgentSigner
 from controller.errors import Invalid
 from controller.ports import Signer
 
-__all__ = ["SCHEMES", "open_signer"]
+__all__ = ["SCHEMES", "CertifiedSigner", "open_signer", "signing_now"]
 
 SCHEMES = ("file", "env", "ssh-agent")
 
