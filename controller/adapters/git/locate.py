@@ -44,9 +44,10 @@ class Place:
 
 
 def locate(origin: str) -> Place:
-    """Find out what `origin` is. Raises UsageError("origin-invalid")."""
+    """Find out what `origin` is. Raises UsageError("origin-invalid" | "origin-password")."""
     scheme = urlsplit(origin).scheme.lower() if "://" in origin else ""
     if scheme in ("ssh", "git+ssh", "http", "https"):
+        _check_no_password(origin)
         return Place(origin)
     if scheme not in ("", "file"):
         raise _bad_origin(origin, f"the scheme {scheme}")
@@ -61,6 +62,20 @@ def locate(origin: str) -> Place:
         raise _bad_origin(origin, "a SHA-256 repository, which libgit2 cannot read")
     files = re.search(r"^\s*refstorage\s*=\s*(?!files)", config, re.MULTILINE) is None
     return Place(str(gitdir), gitdir, files, has_hooks(gitdir))
+
+
+def _check_no_password(origin: str) -> None:
+    """An address is shown in messages, logs and lists of processes: no place for a secret."""
+    user, _, rest = urlsplit(origin).netloc.rpartition("@")
+    if ":" in user:
+        raise UsageError(
+            "origin-password",
+            "the origin's address holds a password",
+            where=f"{urlsplit(origin).scheme}://{user.partition(':')[0]}@{rest}",
+            expected="an address without one; git's credential helpers know the password",
+            got="a password, not shown",
+            cure="take it out, and give it to git: git config --global credential.helper …",
+        )
 
 
 def _bad_origin(origin: str, got: str) -> UsageError:

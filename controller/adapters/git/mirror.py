@@ -27,6 +27,14 @@ _MOVED: Final = re.compile(
     r"|incorrect old value|failed to lock"
 )
 _FSCK: Final = re.compile(r"object ([0-9a-f]{40}): (\w+): ([^|]*)")
+_UNAUTHORIZED: Final = re.compile(
+    r"Authentication failed|could not read (?:Username|Password)|terminal prompts disabled"
+    r"|requested URL returned error: 40[13]|Permission denied \(|HTTP 40[13]"
+)
+_UNTRUSTED: Final = re.compile(
+    r"certificate verification failed|SSL certificate problem|certificate subject name|no alternative certificate"
+    r"|Host key verification failed"
+)
 _COMMIT_FSCK: Final = re.compile(
     r"nulInCommit|multipleAuthors|[Cc]ommit|Author|Committer|badDate|badParent|Timezone"
 )
@@ -163,7 +171,28 @@ class MirroredOrigin:
         return git(self.gitdir, arguments, timeout=self._timeout, where=self._place.url)
 
     def _unanswered(self, outcome: Outcome) -> Unavailable:
-        return self._unavailable(outcome.words or f"git ended with {outcome.code}")
+        got = outcome.words or f"git ended with {outcome.code}"
+        if _UNTRUSTED.search(outcome.err):
+            return Unavailable(
+                "origin-untrusted",
+                "the origin cannot prove that it is who it should be",
+                where=self._place.url,
+                expected="a certificate for this host by a trusted authority, or a known host key",
+                got=got,
+                cure="name your authority in git's http.sslCAInfo or GIT_SSL_CAINFO, or correct the address",
+                retry_after=5.0,
+            )
+        if _UNAUTHORIZED.search(outcome.err):
+            return Unavailable(
+                "origin-unauthorized",
+                "the origin does not accept the credentials",
+                where=self._place.url,
+                expected="credentials that git finds without asking anybody",
+                got=got,
+                cure="give git a credential helper or a key that the origin accepts; try `git ls-remote` with it",
+                retry_after=5.0,
+            )
+        return self._unavailable(got)
 
     def _unavailable(self, got: str) -> Unavailable:
         return Unavailable(

@@ -62,6 +62,7 @@ def environment() -> dict[str, str]:
     env = {k: v for k, v in os.environ.items() if not k.startswith("GIT_") or k in _KEPT}
     env |= {"LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0", "GIT_OPTIONAL_LOCKS": "0", "GIT_NO_REPLACE_OBJECTS": "1"}
     env["SSH_ASKPASS_REQUIRE"] = "never"
+    env.pop("SSH_ASKPASS", None)  # git would ask a person by it, and wait
     if "GIT_SSH" not in env:
         command = env.get("GIT_SSH_COMMAND") or _configured_ssh(env.get("HOME", "")) or "ssh"
         env["GIT_SSH_COMMAND"] = command + " -o BatchMode=yes"

@@ -28,6 +28,7 @@ from controller.adapters.registries.manifests import (
     truncated,
 )
 from controller.adapters.registries.oci_auth import Authenticator, Credentials, unauthorized
+from controller.adapters.registries.tls import authorities, untrusted
 from controller.errors import Invalid, LockgateError, Refused, Unavailable
 from controller.model.registry import ManifestAnswer
 from controller.ports import Clock
@@ -117,10 +118,12 @@ class OciRegistry:
             max_connections=self._limits.connections, max_keepalive_connections=self._limits.connections
         )
         direct = ("all://127.0.0.1", "all://localhost", "all://[::1]")
+        checked = authorities()
         self._client = httpx.Client(
             timeout=self._limits.timeout,
             limits=pool,
-            mounts={pattern: httpx.HTTPTransport(limits=pool) for pattern in direct},
+            verify=checked,
+            mounts={pattern: httpx.HTTPTransport(verify=checked, limits=pool) for pattern in direct},
             follow_redirects=False,
             headers={"User-Agent": "lockgate", "Accept-Encoding": "identity"},
         )
@@ -257,6 +260,8 @@ class OciRegistry:
             except httpx.HTTPStatusError as failed:
                 error = self._busy(failed.response, f"the token service for {where}")
             except (httpx.TransportError, httpx.InvalidURL) as failed:
+                if (refused := untrusted(failed, where)) is not None:
+                    raise refused from None  # trying again gives the same certificate
                 error = _unavailable(where, "registry-unavailable", type(failed).__name__)
             asked = error.retry_after
             if number == self._limits.attempts or (asked or 0) > self._limits.retry_after_cap:
