@@ -23,6 +23,7 @@ from controller.adapters.git.keys import FileSigner
 from controller.model.keys import public_key
 from controller.settings import data_dir
 from tests.support.components import used
+from tests.support.stock import checkout, in_toto_verify, pem, sealed_folders
 
 PROGRAM = os.environ.get("LOCKGATE") or str(Path(sys.executable).parent / "lockgate")
 EVIDENCE = "refs/heads/lockgate/evidence"
@@ -165,6 +166,21 @@ def test_stock_git_accepts_the_evidence(played: Played) -> None:
     assert played.git("rev-list", "--merges", EVIDENCE) == ""
     changed = ("log", "--no-renames", "--diff-filter=a", "--name-only", "--format=", EVIDENCE)
     assert played.git(*changed, "--", "runs", "events", "artifacts").split() == []
+
+
+def test_stock_in_toto_accepts_what_completed(played: Played, tmp_path: Path) -> None:
+    keys = [
+        pem(tmp_path / f"{name}.pem", FileSigner(played.folder / "keys" / name).public_key)
+        for name in ("olivia", "oscar")
+    ]
+    layout = tmp_path / "layout.json"
+    layout.write_text(played.git("show", "main:trust/layout.json"))
+    phases = {run["run"]: run["phase"] for run in played.answer("runs")}
+    said = {}
+    for run, folder in sealed_folders(played.origin).items():
+        place = checkout(played.origin, folder, tmp_path / run)
+        said[run] = "completed" if in_toto_verify(place, folder, layout, keys).returncode == 0 else "rolled_back"
+    assert said == phases
 
 
 def test_stock_tools_accept_every_entry(played: Played) -> None:

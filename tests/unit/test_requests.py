@@ -8,16 +8,21 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+import yaml
+from cryptography.hazmat.primitives.asymmetric import ed25519
 from hypothesis import given
 from hypothesis import strategies as st
 
+from controller.adapters.git.keys import KeySigner
 from controller.core.requests import RequestVerdict, judge_request, read_request, write_request
 from controller.core.trust import TrustState
 from controller.errors import Invalid
+from controller.ledger.links import sign_link
 from controller.model.history import Commit
+from controller.model.link import LinkSignature, approve_link
 from controller.model.request import Request
 from tests.support.history import SimHistory
-from tests.support.shop import trust_bytes
+from tests.support.shop import trust_bytes, trust_document
 
 NOW = datetime(2026, 1, 5, 12, 0, tzinfo=UTC)
 TRUST = TrustState.parse(trust_bytes())
@@ -54,6 +59,31 @@ def judge(
     changes = history.changes(base, oid)
     data = history.read(changes[0].new.blob) if len(changes) == 1 and changes[0].new else None
     return judge_request(history.commit(oid), changes, data, TRUST, "shop", now, seen)
+
+
+def test_an_approvals_link_is_its_authors_own() -> None:
+    people = {name: KeySigner(ed25519.Ed25519PrivateKey.generate()) for name in ("rita", "ruth")}
+    keys = {name: signer.public_key for name, signer in people.items()}
+    trust = TrustState.parse(yaml.safe_dump(trust_document(keys=keys)).encode())
+    subject, other = ("sha256:" + digit * 64 for digit in "ab")
+
+    def verdict(link: LinkSignature, **fields: Any) -> tuple[bool, str]:
+        history = SimHistory()
+        base = history.write([], {"README": b"x"}, by="ollie", at=NOW)
+        asked = request(**{"id": "approve-0001", "verb": "approve", "binds": subject, "link": link} | fields)
+        oid = history.write([base], dict([write_request(asked)]), by="rita", at=NOW)
+        changes = history.changes(base, oid)
+        commit = replace(history.commit(oid), key=keys["rita"])
+        assert changes[0].new is not None
+        data = history.read(changes[0].new.blob)
+        judged = judge_request(commit, changes, data, trust, "shop", NOW)
+        return judged.accepted, judged.code
+
+    own = sign_link(approve_link(subject), people["rita"])
+    assert verdict(own) == (True, "request-accepted")
+    assert verdict(sign_link(approve_link(subject), people["ruth"])) == (False, "request-malformed")
+    assert verdict(sign_link(approve_link(other), people["rita"])) == (False, "request-malformed")
+    assert verdict(own, verb="reject") == (False, "request-malformed")
 
 
 def test_an_operator_pauses_prod() -> None:
