@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from controller.adapters.git import sshsig
+from controller.adapters.git.keys import generate_key
 from controller.adapters.git.repo import GitRepo
 from controller.demo.stage import Stage
 from controller.errors import LockgateError
@@ -18,6 +19,7 @@ from controller.model.trustroot import TrustRoot
 from controller.uses.findings import VerifyReport
 from controller.uses.verify import verify
 from controller.wiring.controller import Controller, ControllerSettings
+from controller.wiring.people import commit_on, merge_branch
 
 EVIDENCE = "refs/heads/lockgate/evidence"
 WHO = ("mallory", "mallory@example.com")
@@ -130,3 +132,47 @@ def quiet(controller: Controller) -> str:
     """Passes until nothing is left to do now; the code of what stopped it, "" when nothing did."""
     error: LockgateError | None = controller.loop.run_until_quiet()
     return error.code if error is not None else ""
+
+
+def change_trust(
+    stage: Stage, edit: Callable[[str], str], signers: tuple[str, ...] = ("olivia", "oscar"), by: str = "olivia"
+) -> str:
+    """Land the next version of the trust document, signed by these owners and merged by oscar; the merge's id."""
+    repo = stage.repo()
+    try:
+        file = repo.file(repo.observe().main or "", "trust/trust.yaml")
+        assert file is not None
+        text = repo.read(file.blob).decode()
+        version = int(text.partition("version: ")[2].partition("\n")[0]) + 1
+        data = edit(text.replace(f"version: {version - 1}\n", f"version: {version}\n")).encode()
+        files: dict[str, bytes | None] = {"trust/trust.yaml": data}
+        for name in signers:
+            armored = stage.person(name).signer.sign_ssh(data, "lockgate-trust")  # type: ignore[union-attr]
+            files[f"trust/{version}/{name}.sig"] = armored.encode()
+        branch = f"trust-{version}-{by}"
+        commit_on(repo, branch, stage.person(by), files, f"Trust version {version}")
+        return merge_branch(repo, branch, stage.person("oscar"), into="main", message=f"Merge {branch}")
+    finally:
+        repo.close()
+
+
+def with_controller(stage: Stage, name: str, until: str = "") -> Callable[[str], str]:
+    """An edit that gives a new key, `keys/<name>`, the role controller; the first one's may sign until `until`."""
+    key = generate_key(stage.keys / name, name).public_key
+
+    def edit(text: str) -> str:
+        lines = f"    {name}:\n      keys: ['{key}']\n      emails: [{name}@example.com]\n"
+        text = text.replace("  roles:\n", f"{lines}  roles:\n", 1)
+        if until:
+            mail = "      emails: [controller@example.com]\n"
+            text = text.replace(mail, f"{mail}      validBefore: {until}\n", 1)
+        return text.replace("controller: [controller]", f"controller: [controller, {name}]")
+
+    return edit
+
+
+def without_first_controller(text: str) -> str:
+    """An edit that takes the first controller's key away."""
+    start = text.index("    controller:\n      keys:")
+    end = min(at for at in (text.find("\n    controller-2:", start), text.find("\n  roles:", start)) if at > 0)
+    return (text[:start] + text[end + 1 :]).replace("controller: [controller, ", "controller: [")
