@@ -78,9 +78,10 @@ def rotate_agent(path: str, data: bytes, key: str, until: datetime | None) -> by
         gone = TimedKey(public_key=before.spec.public_key, valid_before=until)
         kept = (gone, *(_ending(one, until) for one in before.spec.previous_keys))
     listed = "[" + ", ".join(_item(one) for one in kept) + "]"
-    former = _find(spec, "previousKeys")
+    former = next((pair for pair in spec.value if pair[0].value == "previousKeys"), None)
     if former is not None:
-        edits.append((former.start_mark.index, _end(text, former), listed))
+        # From the colon on: a list may stand below its key, at the same margin.
+        edits.append((former[0].end_mark.index, _end(text, former[1]), f": {listed}"))
     elif kept and spec.flow_style:
         edits.append((node.end_mark.index, node.end_mark.index, f", previousKeys: {listed}"))
     elif kept:

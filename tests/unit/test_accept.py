@@ -13,7 +13,7 @@ from controller.errors import Refused
 from controller.model.history import TreeFile
 from controller.model.trustroot import TrustRoot
 from tests.support.history import START, SimHistory, ssh_key
-from tests.support.shop import Shop, signed_trust, slot, trust_bytes
+from tests.support.shop import Shop, signed_trust, slot, trust_bytes, trust_document
 
 PROD = "promotions/prod.yaml"
 
@@ -655,3 +655,28 @@ def test_resuming_at_the_recorded_tip(shop: Shop) -> None:
 
 def test_times_are_utc() -> None:
     assert datetime(2026, 1, 5, 9, tzinfo=UTC) == START and ssh_key("a") != ssh_key("b")
+
+
+@pytest.mark.parametrize(
+    ("key", "seen", "code"),
+    [
+        ({"validBefore": "2026-01-10T00:00:00Z"}, datetime(2026, 1, 9, tzinfo=UTC), None),
+        ({"validBefore": "2026-01-10T00:00:00Z"}, datetime(2026, 1, 10, tzinfo=UTC), "key-expired"),
+        ({"validAfter": "2026-01-10T00:00:00Z"}, datetime(2026, 1, 11, tzinfo=UTC), "key-expired"),
+    ],
+)
+def test_the_time_that_counts_is_when_a_commit_was_seen(
+    key: dict[str, str], seen: datetime, code: str | None
+) -> None:
+    """The commits say of themselves that they are of the 5th: an expired key cannot date them back, nor one that
+    was not valid yet be waited out."""
+    document = trust_document()
+    document["spec"]["principals"]["dave"]["keys"] = [{"publicKey": ssh_key("dave"), **key}]
+    shop = Shop(principals=document["spec"]["principals"])
+    shop.terms = replace(shop.terms, observed=lambda _: seen)
+    shop.lone("dave", {"README.md": b"hello\n"})
+    assert shop.code() == code
+    brought = Shop(principals=document["spec"]["principals"])
+    brought.terms = replace(brought.terms, observed=lambda _: seen)
+    brought.land("dave", "dina", {"README.md": b"hello\n"})
+    assert brought.code() == code

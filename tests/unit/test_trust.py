@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+import yaml
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given
@@ -321,3 +322,32 @@ def test_a_root_file_that_does_not_read(tmp_path: Path) -> None:
         with pytest.raises(Invalid) as error:
             TrustRoot.load(path)
         assert error.value.code == "trust-root-malformed" and error.value.where == str(path)
+
+
+def test_each_key_has_its_own_time() -> None:
+    data = trust_document()
+    old, new = ssh_key("dave"), ssh_key("dave's new key")
+    data["spec"]["principals"]["dave"]["keys"] = [
+        {"publicKey": old, "validBefore": "2026-03-01T00:00:00Z"},
+        {"publicKey": new, "validAfter": "2026-02-01T00:00:00Z"},
+    ]
+    state = TrustState.parse(yaml.safe_dump(data).encode())
+    january, february, march = (datetime(2026, month, 15, tzinfo=UTC) for month in (1, 2, 3))
+    assert [state.principal_of(old, at) for at in (january, february, march)] == ["dave", "dave", None]
+    assert [state.principal_of(new, at) for at in (january, february, march)] == [None, "dave", "dave"]
+    assert state.keys_of_role("developers", march).count(new) == 1
+    assert old not in state.keys_of_role("developers", march) and old in state.keys_of_role("developers")
+
+
+def test_an_owners_expired_key_signs_no_trust() -> None:
+    document = trust_document()
+    olga = ssh_key("olga")
+    document["spec"]["principals"]["olga"]["keys"] = [{"publicKey": olga, "validBefore": "2026-03-01T00:00:00Z"}]
+    first = TrustState.parse(yaml.safe_dump(document).encode())
+    document["spec"]["version"] = 2
+    data = yaml.safe_dump(document).encode()
+    signatures = {name: seal(name, data, TRUST_NAMESPACE) for name in ("olga", "otto")}
+    before, after = datetime(2026, 2, 1, tzinfo=UTC), datetime(2026, 3, 1, tzinfo=UTC)
+    assert check_successor(first, data, signatures, unseal, before).version == 2
+    with pytest.raises(Refused, match="trust-quorum"):
+        check_successor(first, data, signatures, unseal, after)
