@@ -47,8 +47,14 @@ class PulledImage:
     repository: str
     digest: str
     platform_digest: str
+    config_digest: str
     config: dict[str, Any]
     layers: tuple[Layer, ...]
+
+    @property
+    def blobs(self) -> tuple[str, ...]:
+        """The digests of its configuration and layers."""
+        return (self.config_digest, *(layer.digest for layer in self.layers))
 
     @property
     def command(self) -> tuple[str, ...]:
@@ -130,7 +136,7 @@ class Puller:
         _check_platform(settings, platform, where)
         paths = [self._blob(repository, layer, check) for layer in layers]
         stored = tuple(Layer(la.media_type, la.digest, path) for la, path in zip(layers, paths, strict=True))
-        return PulledImage(repository, top.digest, answer.digest, settings, stored)
+        return PulledImage(repository, top.digest, answer.digest, config.digest, settings, stored)
 
     def _check_sizes(self, repository: str, digest: str, config: _Descriptor, layers: list[_Descriptor]) -> None:
         total = config.size + sum(layer.size for layer in layers)

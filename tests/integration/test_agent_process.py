@@ -60,6 +60,24 @@ def test_deploys_switches_rolls_back_and_checks(world: World) -> None:
     assert agent.sticker()["manifestDigest"] == first.manifest_digest
 
 
+def test_the_store_keeps_what_the_running_and_the_former_version_need(world: World) -> None:
+    world.declare("web-1")
+    agent = world.agent("web-1")
+    images = [world.image("api", f"v{number}", service(str(number))) for number in (1, 2, 3)]
+    held: list[set[str]] = []
+    for image in images:
+        assert world.deploy("web-1", {"api": component(image)}).status == "succeeded"
+        held.append({path.name for path in (agent.directory / "store" / "blobs" / "sha256").iterdir()})
+    one, two, three = (image.removeprefix("sha256:") for image in images)
+    assert [{one, two, three} & names for names in held] == [{one}, {one, two}, {two, three}]
+    assert len(held[1]) == len(held[2])
+    # What is gone from the store is still unpacked: going back pulls nothing, and the store follows.
+    marker = json.loads((agent.directory / "versions" / "api" / one[:12] / "image.json").read_bytes())
+    assert marker["digest"] == images[0] and len(marker["blobs"]) >= 2
+    assert world.deploy("web-1", {"api": component(images[0])}).status == "succeeded"
+    assert fetch(agent.endpoint("api")) == "1"
+
+
 def test_a_sick_version_leaves_the_former_one_running(world: World) -> None:
     world.declare("web-1")
     good = world.image("api", "v1", service("good"))

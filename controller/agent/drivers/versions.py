@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from controller.agent.drivers.services import short
-from controller.agent.files import fsync_dir, write_atomic
+from controller.agent.files import fsync_dir, sync_filesystem, write_atomic
 from controller.errors import Invalid
 from controller.model.order import OrderComponent
 
@@ -41,6 +41,7 @@ class Versions:
 
     def __init__(self, directory: Path, puller: Callable[[], Puller], platform: str) -> None:
         self._root = directory / "versions"
+        self._blobs = directory / "store" / "blobs" / "sha256"
         self._make_puller = puller
         self._puller: Puller | None = None
         self._platform = platform
@@ -78,7 +79,10 @@ class Versions:
             "command": list(image.command),
             "env": [str(item) for item in settings.get("Env") or []],
             "workdir": str(settings.get("WorkingDir") or ""),
+            "blobs": list(image.blobs),
         }
+        # The marker vouches for every file beside it, also after a power cut: first they are durable, then it is.
+        sync_filesystem(partial)
         write_atomic(partial / MARKER, json.dumps(marker, sort_keys=True).encode())
         partial.rename(final)
         fsync_dir(final.parent)
@@ -117,15 +121,40 @@ class Versions:
         )
 
     def prune(self, used: dict[str, str]) -> None:
-        """Remove version directories beyond the newest few; never one in `used` (component → digest)."""
+        """Remove version directories beyond the newest few; never one in `used` (component → digest).
+
+        Of what was pulled, the store keeps the blobs of the version that runs and of the one before: the others
+        are unpacked, and a pull brings them back.
+        """
         if not self._root.is_dir():
             return
+        kept: set[str] = set()
         for folder in self._root.iterdir():
             keep = short(used[folder.name]) if folder.name in used else None
             others = [path for path in folder.iterdir() if path.name != keep and path.is_dir()]
             others.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
             for path in others[KEEP:]:
                 shutil.rmtree(path, ignore_errors=True)
+            running = [folder / keep] if keep is not None else []
+            for path in (*running, *others[:1]):
+                kept |= _blobs_of(path)
+        self._prune_store(kept)
+
+    def _prune_store(self, kept: set[str]) -> None:
+        if not self._blobs.is_dir():
+            return
+        for blob in self._blobs.iterdir():
+            if f"sha256:{blob.name}" not in kept:
+                blob.unlink(missing_ok=True)
 
     def _folder(self, component: str, digest: str) -> Path:
         return self._root / component / short(digest)
+
+
+def _blobs_of(folder: Path) -> set[str]:
+    """Digests of everything that was pulled for a version directory; none of one that is not complete."""
+    try:
+        marker = json.loads((folder / MARKER).read_bytes())
+    except (OSError, ValueError):
+        return set()
+    return {str(marker["digest"]), str(marker["platformDigest"]), *map(str, marker.get("blobs", ()))}
