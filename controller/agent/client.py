@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
 
+from controller.adapters.signers import signing_now
 from controller.agent.admission import Admission
 from controller.agent.keyring import Keyring
 from controller.agent.logbook import Logbook
@@ -137,7 +138,9 @@ class Client:
         order-stale, order-foreign, log-inconsistent, or the controller's own refusal of this agent.
         """
         nonce = secrets.token_hex(16)
+        key, certificate = signing_now(self._signer)
         message = Poll(
+            certificate=certificate,
             agent=self._agent,
             environment=self._environment,
             nonce=nonce,
@@ -146,10 +149,11 @@ class Client:
             statements=list(statements),
             trust_version=self._keyring.version,
             log_size=self._logbook.size,
-            cosignature=self._logbook.cosignature(),
+            # A witness is known by a key that stays; a certified key is another one tomorrow.
+            cosignature=self._logbook.cosignature() if certificate is None else None,
             complaint=self._logbook.complaint,
         )
-        body = dsse.sign(canonical(message.plain()), POLL_TYPE, self._signer)
+        body = dsse.sign(canonical(message.plain()), POLL_TYPE, key)
         status, data = self._channel.request("POST", "/agent/v1/poll", body, wait_seconds + CONNECT_SECONDS)
         if status != 200:
             raise _turned_away(status, data)

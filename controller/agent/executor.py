@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from controller.adapters.signers import signing_now
 from controller.agent.checks import run_checks
 from controller.agent.drivers.launch import safe_name
 from controller.agent.drivers.process import ProcessDriver
@@ -39,12 +40,20 @@ Now = Callable[[], datetime]
 
 def sign_statement(body: Report | Sample, signer: Signer) -> tuple[str, dict[str, Any]]:
     """The envelope around a report or sample, and "sha256:…" over its canonical bytes."""
-    data = dsse.sign(canonical(statement_of(body)), STATEMENT_TYPE, signer)
+    key, certificate = signing_now(signer)
+    if certificate is not None:
+        body = body.model_copy(update={"certificate": certificate})
+    data = dsse.sign(canonical(statement_of(body)), STATEMENT_TYPE, key)
     return digest(data), json.loads(data)
 
 
-def sign_deployed(order: Order, signer: Signer) -> LinkSignature:
-    """This agent's signature over the in-toto link of a deployment that succeeded."""
+def sign_deployed(order: Order, signer: Signer) -> LinkSignature | None:
+    """This agent's signature over the in-toto link of a deployment that succeeded.
+
+    None for a certified key: a layout names functionaries by keys that stay.
+    """
+    if signing_now(signer)[1] is not None:
+        return None
     payload = canonical(deploy_link(order.run, order.manifest_digest))
     raw = signer.sign_raw(dsse.pae(STATEMENT_TYPE, payload))
     return LinkSignature(keyid=key_id(signer.public_key), sig=base64.b64encode(raw).decode())

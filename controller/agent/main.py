@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from controller.adapters.git import sshsig
-from controller.adapters.signers import open_signer
+from controller.adapters.signers import CertifiedSigner, open_signer
 from controller.agent.admission import Admission
 from controller.agent.client import Client, Talk
 from controller.agent.clock import ControllerTime
@@ -33,6 +33,7 @@ from controller.core.chain import Chain, walk_chain
 from controller.errors import LockgateError, Stalled
 from controller.model.order import Delivery
 from controller.model.trustroot import TrustRoot
+from controller.ports import Signer
 
 if TYPE_CHECKING:
     from controller.agent.puller import Puller
@@ -47,7 +48,8 @@ class AgentSettings:
     """What an agent is started with.
 
     `allow` are patterns of image repositories, empty allows all; `docker_config` a file that `docker login`
-    wrote; `insecure` registries ("host:port") spoken to by plain http; `poll_seconds` how long a poll is held;
+    wrote; `certificate` the file in which an authority certifies the key; `insecure` registries ("host:port")
+    spoken to by plain http; `poll_seconds` how long a poll is held;
     `witnesses` how many other agents must have cosigned the log before an order counts, whatever it says itself.
     """
 
@@ -64,6 +66,7 @@ class AgentSettings:
     insecure: tuple[str, ...] = ()
     poll_seconds: float = POLL_SECONDS
     stop_services: bool = False
+    certificate: Path | None = None
     witnesses: int = 0
 
 
@@ -98,7 +101,7 @@ class Agent:
         directory.mkdir(parents=True, exist_ok=True)
         self._held = _lock(directory)
         self._directory = directory.resolve()
-        signer = open_signer(settings.key)
+        signer = _signer(settings)
         root = TrustRoot.load(settings.trust_root)
         self._keyring = Keyring(_walk_from(root), own)
         logbook = Logbook(self._directory, root, settings.name, signer, self._keyring.keys, own)
@@ -198,6 +201,12 @@ class Agent:
             oci = OciRegistry(insecure=insecure, limits=limits, credentials=docker_config_credentials(config))
         registries = Registries(oci=oci, images_dir=self._settings.images)
         return Puller(registries, self._directory / "store")
+
+
+def _signer(settings: AgentSettings) -> Signer:
+    if settings.certificate is not None:
+        return CertifiedSigner(settings.key, settings.certificate)
+    return open_signer(settings.key)
 
 
 def this_platform() -> str:

@@ -74,6 +74,10 @@ def agent(
     allow: Annotated[
         list[str] | None, typer.Option("--allow", help="Only these image repositories; `*` at the end is any.")
     ] = None,
+    certificate: Annotated[
+        Path | None,
+        typer.Option("--certificate", help="The key's certificate (ssh-keygen -s), renewed in place."),
+    ] = None,
     stop_services: Annotated[
         bool, typer.Option("--stop-services", help="Stop the services too when the agent stops.")
     ] = False,
@@ -96,6 +100,7 @@ def agent(
         allow=tuple(allow or ()),
         docker_config=docker_config(),
         stop_services=stop_services,
+        certificate=certificate,
         witnesses=witnesses,
     )
     raise typer.Exit(run_agent(settings))

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from controller.core.advance import record_approval, seal, tally_of
 from controller.core import replays
+from controller.core.advance import record_approval, seal, tally_of
 from controller.core.desk import Desk
 from controller.core.gates import decide_gates
 from controller.core.inputs import gates_of

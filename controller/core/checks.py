@@ -213,6 +213,8 @@ def _freeze(document: Freeze) -> Iterator[Finding]:
 
 def _agent(document: Agent) -> Iterator[Finding]:
     yield from _key(("spec", "publicKey"), document.spec.public_key)
+    for index, key in enumerate(document.spec.previous_keys):
+        yield from _key(("spec", "previousKeys", index, "publicKey"), key.public_key)
 
 
 def _lock(document: ReleaseLock) -> Iterator[Finding]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from controller.core import globs
-from controller.model.documents import Trust
+from controller.model.documents import Agent, Trust
 
 Approvals = tuple[tuple[str, int], ...]
 """(role, count), sorted by role."""
@@ -12,6 +12,11 @@ Approvals = tuple[tuple[str, int], ...]
 def bare_key(key: str) -> str:
     """A public key without its comment."""
     return " ".join(key.split(" ", 2)[:2])
+
+
+def agent_bare_keys(document: Agent) -> list[str]:
+    """Every key that an agent's document names, without comments, its own first."""
+    return [bare_key(document.spec.public_key), *(bare_key(key.public_key) for key in document.spec.previous_keys)]
 
 
 def principals_by_key(trust: Trust) -> dict[str, str]:

@@ -12,6 +12,7 @@ from controller.core.rolling import FIRST_ROLES, metrics_of, stage_of
 from controller.core.run import Run
 from controller.core.world import RunDocuments, Target
 from controller.ledger.fold import EnvironmentState
+from controller.model.agent import Agent
 from controller.model.intent import Intent
 from controller.model.order import (
     AgentKey,
@@ -153,11 +154,7 @@ def agent_key(document: Agent) -> AgentKey:
 
 def agent_keys(intent: Intent) -> dict[str, AgentKey]:
     """Who may poll: every declared agent."""
-    return {
-        name: agent_key(a.document)
-        for name, a in intent.agents.items()
-        if a.path not in intent.broken
-    }
+    return {name: agent_key(a.document) for name, a in intent.agents.items() if a.path not in intent.broken}
 
 
 def slot_reverts(

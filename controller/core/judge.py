@@ -220,7 +220,7 @@ def _judge_brought(ground: Ground, brought: Commit, merger: str) -> str:
 
     What an inner merge takes over unchanged from one of its sides is not its signer's work; what it decides is.
     """
-    history, trust = ground.history, ground.trust
+    history = ground.history
     parents = [history.commit(parent) for parent in brought.parents]
     author = ground.signer(brought, parents)
     changes = {c.path: c for c in history.changes(brought.parents[0] if parents else None, brought.id)}

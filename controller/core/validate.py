@@ -10,7 +10,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, cast
 
 from controller.core.compose import Pointer
-from controller.core.coverage import Approvals, approvals_for, bare_key, covers, listed, principals_by_key
+from controller.core.coverage import (
+    Approvals,
+    agent_bare_keys,
+    approvals_for,
+    bare_key,
+    covers,
+    listed,
+    principals_by_key,
+)
 from controller.core.memory import NOTHING, Files, Memory, broken_paths, changed_paths, upwards
 from controller.core.parse import line_of
 from controller.core.references import references
@@ -105,7 +113,8 @@ class _Pass:
         if kind is None:
             return
         if old is not None and isinstance(old[1].document, Agent):
-            self.index(self.keys, bare_key(old[1].document.spec.public_key), path, False)
+            for key in agent_bare_keys(old[1].document):
+                self.index(self.keys, key, path, False)
         document = new[1].document if new is not None else None
         by_name = self.kinds.setdefault(kind, {})
         if new is None or document is None:
@@ -118,7 +127,8 @@ class _Pass:
             for reference in refers:
                 self.index(self.dependents, reference.path, path, True)
         if isinstance(document, Agent):
-            self.index(self.keys, bare_key(document.spec.public_key), path, True)
+            for key in agent_bare_keys(document):
+                self.index(self.keys, key, path, True)
 
     def index(self, index: dict[str, set[str]], key: str, path: str, present: bool) -> None:
         """Add or remove one path; whoever shares the key is looked at again.
@@ -257,20 +267,34 @@ class _Pass:
         return []
 
     def agent(self, path: str, document: Agent) -> Iterator[tuple[Pointer, str, str, str]]:
-        key = bare_key(document.spec.public_key)
-        others = [path_name(other) for other in sorted(self.keys.get(key, set()) - {path})]
-        owner = f"agent '{others[0]}'" if others else None
-        trust = self.trust()
-        if trust is not None and owner is None:
-            principal = self.principals(trust).get(key)
-            owner = f"principal '{principal}'" if principal else None
-        if owner is not None:
-            yield (
-                ("spec", "publicKey"),
-                "key-reused",
-                f"the key is also that of {owner}",
-                "give every agent and every principal a key of its own",
-            )
+        for place, key in enumerate(agent_bare_keys(document)):
+            others = [
+                path_name(other)
+                for other in sorted(self.keys.get(key, set()) - {path})
+                if place > 0 or not self.same_authority(document, other)
+            ]
+            owner = f"agent '{others[0]}'" if others else None
+            trust = self.trust()
+            if trust is not None and owner is None:
+                principal = self.principals(trust).get(key)
+                owner = f"principal '{principal}'" if principal else None
+            if owner is not None:
+                yield (
+                    ("spec", "publicKey") if place == 0 else ("spec", "previousKeys", place - 1, "publicKey"),
+                    "key-reused",
+                    f"the key is also that of {owner}",
+                    "give every agent and every principal a key of its own",
+                )
+
+    def same_authority(self, document: Agent, path: str) -> bool:
+        """Whether two agents share an authority that certifies keys for both, each by its name."""
+        other = self.files[path][1].document if path in self.files else None
+        return (
+            isinstance(other, Agent)
+            and document.spec.cert_authority
+            and other.spec.cert_authority
+            and bare_key(other.spec.public_key) == bare_key(document.spec.public_key)
+        )
 
     def lock(self, document: ReleaseLock) -> Iterator[tuple[Pointer, str, str, str]]:
         release = self.files.get(path_of("Release", document.name))

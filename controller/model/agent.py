@@ -17,9 +17,8 @@ class AgentSpec(Part):
     region: Text | None = None
     labels: dict[str, str] = Field(default_factory=dict)
     public_key: SshKey
-    """The key the agent signs with, or that of the authority that certifies its keys."""
     cert_authority: bool = False
-    """Whether the key is an authority's: the agent signs with keys certified for its name (ssh-keygen -s)."""
+    """Whether publicKey is an authority's: the agent signs with keys certified for its name (ssh-keygen -s)."""
     previous_keys: Annotated[tuple[TimedKey, ...], Strict(False)] = ()
     """Keys it may still sign with for a time, as while its key is rotated."""
     driver: Literal["process", "docker", "compose", "helm", "exec"] = "process"

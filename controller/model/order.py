@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 from pydantic.alias_generators import to_camel
 
-from controller.model.trust import TimedKey
-
 from controller.model.link import LinkSignature
+from controller.model.trust import TimedKey
 
 ORDER_TYPE = "application/vnd.lockgate.order.v1+json"
 DELIVERY_TYPE = "application/vnd.lockgate.delivery.v1+json"
@@ -239,6 +239,11 @@ class Report(Spoken):
     started: AwareDatetime
     finished: AwareDatetime
 
+    @property
+    def said_at(self) -> datetime:
+        """When the agent says that it said this."""
+        return self.finished
+
 
 class Sample(Spoken):
     """Health and traffic of one target. `requests` and `errors` count since the previous sample.
@@ -259,6 +264,11 @@ class Sample(Spoken):
     latency_p95: Seconds | None = None
     latency_p99: Seconds | None = None
     manifest_digest: Digest | None = None
+
+    @property
+    def said_at(self) -> datetime:
+        """When the agent says that it said this."""
+        return self.at
 
 
 def statement_of(body: Report | Sample) -> dict[str, Any]:
