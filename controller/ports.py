@@ -40,6 +40,26 @@ class Signer(Protocol):
         ...
 
 
+class Replica(Protocol):
+    """A commit's tree in memory, changed file by file; nothing is ever written."""
+
+    def apply(self, changes: Mapping[str, bytes | None], added: Mapping[str, str]) -> str | None:
+        """Set (bytes) or remove (None) paths, add blobs by id; return the tree's id.
+
+        None when something stood already where a blob is added. Raises Invalid("path-invalid") for a path that
+        git could not hold.
+        """
+        ...
+
+    def holds(self, path: str) -> bool:
+        """Whether a file stands at `path`."""
+        ...
+
+    def stored(self) -> bool:
+        """Whether the repository has every blob and tree that came up in `apply` since the last call."""
+        ...
+
+
 class Repo(Protocol):
     """One observed repository: reading, and appending by compare-and-swap."""
 
@@ -84,6 +104,14 @@ class Repo(Protocol):
 
     def read(self, blob: str) -> bytes:
         """A blob's bytes, checked against its id. Raises Refused("object-corrupt")."""
+        ...
+
+    def intact(self) -> bool:
+        """Whether the object database is what its own checksums say, so that an object that is there is whole."""
+        ...
+
+    def replica(self, commit: str | None) -> Replica:
+        """A commit's tree (None: the empty one), to be changed in memory. Raises Refused("object-corrupt")."""
         ...
 
     def raw(self, oid: str) -> tuple[str, bytes]:
@@ -196,6 +224,10 @@ class AgentHub(Protocol):
 
     def seen(self) -> Mapping[str, datetime]:
         """When each agent's last accepted poll arrived."""
+        ...
+
+    def skewed(self) -> Mapping[str, float]:
+        """Seconds by which clocks of agents are ahead of the controller's, of those refused for that; by name."""
         ...
 
     def delivered(self) -> Mapping[str, datetime]:

@@ -203,4 +203,5 @@ def answer_of(report: VerifyReport) -> dict[str, Any]:
             {"code": one.code, "commit": one.commit, "path": one.path, "rule": one.rule, "message": one.message}
             for one in report.findings
         ],
+        "timeAnchor": report.time_anchor,
     }

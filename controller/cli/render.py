@@ -158,7 +158,7 @@ def verify_text(answer: Mapping[str, Any]) -> str:
     verdict = (
         paint(f"{SEALED} verified", "green") if answer["verified"] else paint(f"{FAILED} NOT verified", "red")
     )
-    lines = [f"{verdict}: {head}, {answer['refused']} refused without effect"]
+    lines = [f"{verdict}: {head}, {answer['refused']} refused without effect, {answer['timeAnchor']}"]
     for finding in answer["findings"]:
         place = f" {finding['path']}" if finding["path"] else ""
         commit = short(finding["commit"])

@@ -14,6 +14,7 @@ from typing import Any
 
 from controller.core.accept import MainState, Terms
 from controller.core.artifacts import Templates
+from controller.core.clocks import check_clock, out_of_time
 from controller.core.decide import decide
 from controller.core.gates import Question
 from controller.core.run import Run, fold
@@ -96,7 +97,11 @@ class Reconciler:
         self._next_look: datetime | None = None
         self._now = parts.clock.now()
         self._terms = Terms(
-            parts.root.project, parts.root.refs.main, parts.verify_ssh, observed=lambda _: self._now.replace(microsecond=0)
+            parts.root.project,
+            parts.root.refs.main,
+            parts.verify_ssh,
+            # Git keeps whole seconds: verification has no more to go by.
+            observed=lambda _: self._now.replace(microsecond=0),
         )
 
     def reconcile(self) -> Outcome:
@@ -150,6 +155,7 @@ class Reconciler:
         assert self.intent is not None and self.view is not None and self.main is not None
         parts, now = self.parts, self._now
         trust = self.main.trust
+        by_id = {run.id: run for run in self.runs.values()}
         self.documents = {run.id: run_documents(parts.reader, run, self.intent) for run in self.runs.values()}
         return World(
             project=parts.root.project,
@@ -177,7 +183,7 @@ class Reconciler:
                     set(self._requests_seen),
                 )
             ),
-            inbox=parts.hub.inbox(),
+            inbox=tuple(s for s in parts.hub.inbox() if not out_of_time(s.body, now, by_id.get(s.body.run or ""))),
             answers=parts.questions.answers(),
             check_tags=parts.check_tags,
         )
@@ -259,8 +265,13 @@ class Reconciler:
         self.documents = {run.id: run_documents(self.parts.reader, run, self.intent) for run in self.runs.values()}
 
     def _time(self) -> datetime:
-        """The one time of a pass, by which keys are judged and which its entries bear. It never goes back."""
-        now, last = self.parts.clock.now(), self.ledger.state.cursors.at
+        """The one time of a pass, by which keys are judged and which its entries bear. It never goes back.
+
+        Raises Stalled("clock-skew") when this machine's clock cannot be right.
+        """
+        now, last, hub = self.parts.clock.now(), self.ledger.state.cursors.at, self.parts.hub
+        skews = hub.skewed()
+        check_clock(now, last, skews, len(skews.keys() | hub.seen().keys()))
         return max(now, last) if last is not None else now
 
     def _check_signer(self, trust: TrustState) -> None:

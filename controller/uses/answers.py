@@ -21,6 +21,8 @@ ANSWERS: dict[str, Any] = {
     "targets": list[story.TargetRow],
     "evidence": list[story.EvidenceRow],
     "verify": shapes.VerifyShape,
+    "receipt-make": list[shapes.ReceiptShape],
+    "receipt-check": shapes.ReceiptCheckShape,
     "replay": replay.ReplayAnswer,
     "replay-figures": replay.FiguresAnswer,
     "export": export.ExportAnswer,
@@ -29,6 +31,8 @@ ANSWERS: dict[str, Any] = {
     "promote": shapes.PromotedShape,
     "merge": shapes.LandedShape,
     "trust-show": shapes.TrustShape,
+    "trust-sign": shapes.TrustSignedShape,
+    "trust-rotate": shapes.RotatedShape,
     "trust-layout": shapes.LayoutShape,
     "trust-allowed-signers": list[shapes.SignerShape],
 }

@@ -10,10 +10,10 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from controller.core.effects import agent_key
 from controller.core.gates import decision_digest
 from controller.core.parse import parse
 from controller.core.trust import TrustState
-from controller.errors import LockgateError
 from controller.ledger import dsse, fold
 from controller.ledger.append import header
 from controller.ledger.canonical import canonical, digest, parse_canonical
@@ -30,6 +30,7 @@ from controller.model.entry import (
     LockMade,
     Opened,
     Ordered,
+    Pin,
     RolledBack,
     Sealed,
     TargetResult,
@@ -37,14 +38,15 @@ from controller.model.entry import (
     predicate_type,
 )
 from controller.model.history import Change
-from controller.model.keys import key_id
 from controller.model.lock import ReleaseLock
-from controller.model.order import PLAN, body_of
+from controller.model.order import PLAN, AgentKey
 from controller.ports import Repo
 from controller.uses.artifact_checks import Artifacts
 from controller.uses.link_checks import RunFiles, links_hold
 from controller.uses.order_checks import Orders
 from controller.uses.replay_checks import Ask, Replay
+from controller.uses.statement_checks import Declared, declared_at, statement_problem
+from controller.uses.time_checks import times_agree
 
 Problem = tuple[str, str, str]
 _KEPT = 256
@@ -80,8 +82,9 @@ class Seen:
         self.files = RunFiles(repo)
         self.artifacts = Artifacts(repo)
         self._locks: dict[str, tuple[fold.LockRecord, Mapping[str, str]] | None] = {}
-        self._contents: dict[str, Mapping[str, str] | None] = {}
-        self._agents: dict[str, Mapping[str, str]] = {}
+        self._contents: dict[str, tuple[fold.LockRecord, Mapping[str, str]] | None] = {}
+        self._agents: dict[str, Mapping[str, AgentKey]] = {}
+        self._documents: dict[str, tuple[str, AgentKey] | None] = {}
 
     def forget(self, run: str) -> None:
         """The run is sealed: nothing more of it will come."""
@@ -98,29 +101,50 @@ class Seen:
         return found
 
     def _read_lock(self, commit: str, release: str) -> tuple[fold.LockRecord, Mapping[str, str]] | None:
-        record = fold.lookup_lock(self._repo, commit, release)
-        file = self._repo.file(commit, record.event) if record is not None else None
-        if record is None or file is None:
-            return None
-        if file.blob not in self._contents:
+        if release not in self._contents:
+            record = fold.lookup_lock(self._repo, commit, release)
+            file = self._repo.file(commit, record.event) if record is not None else None
+            if record is None or file is None:
+                return None
             if len(self._contents) >= _KEPT:
                 self._contents.clear()
             detail = read(self._repo.read(file.blob), record.event, None).detail
-            self._contents[file.blob] = detail.components if isinstance(detail, LockMade) else None
-        components = self._contents[file.blob]
-        return (record, components) if components is not None else None
+            self._contents[release] = (record, detail.components) if isinstance(detail, LockMade) else None
+        return self._contents[release]
+
+    def made(self, release: str) -> None:
+        """Another lock was recorded for a release."""
+        self._contents.pop(release, None)
 
     def open(self, run: str, detail: Opened) -> None:
         """Keep the keys of the agents that the run pinned, by agent."""
-        keys: dict[str, str] = {}
+        keys: dict[str, AgentKey] = {}
         for pin in detail.pins:
             if pin.path.startswith("agents/"):
-                document = parse(pin.path, self._repo.read(pin.blob)).document
-                if isinstance(document, Agent):
-                    keys[document.metadata.name] = " ".join(document.spec.public_key.split()[:2])
+                declared = self._agent(pin)
+                if declared is not None:
+                    keys[declared[0]] = declared[1]
         self._agents[run] = keys
 
+    def _agent(self, pin: Pin) -> tuple[str, AgentKey] | None:
+        """(name, key) of an agent's document; each version is read once."""
+        if pin.blob not in self._documents:
+            if len(self._documents) >= _KEPT:
+                self._documents.clear()
+            document = parse(pin.path, self._repo.read(pin.blob)).document
+            found = (document.metadata.name, agent_key(document)) if isinstance(document, Agent) else None
+            self._documents[pin.blob] = found
+        return self._documents[pin.blob]
+
     def agents(self, subject: Subject) -> Mapping[str, str]:
+        """The keys that the run's agents sign everything with; those with certified keys have none."""
+        return {name: key.public_key for name, key in self.pinned(subject).items() if not key.authority}
+
+    def declared(self, subject: Subject) -> Declared:
+        """The agents' keys as the main that the entry was made from declares them."""
+        return declared_at(self._repo, subject.entry.predicate.observed.main)
+
+    def pinned(self, subject: Subject) -> Mapping[str, AgentKey]:
         """The keys of the run's agents; read from its opened entry where the walk began later."""
         run = subject.entry.predicate.run or ""
         if run not in self._agents:
@@ -195,6 +219,7 @@ def lock_is_its_content(seen: Seen, subject: Subject) -> Iterator[Problem]:
     detail = subject.entry.detail
     if not isinstance(detail, LockMade):
         return
+    seen.made(detail.release)
     content = detail.content.encode()
     document = parse(detail.path, content).document
     if digest(content) != detail.sha256 or not isinstance(document, ReleaseLock):
@@ -250,10 +275,11 @@ def reports_are_the_agents(seen: Seen, subject: Subject) -> Iterator[Problem]:
         yield "record-misplaced", files[0][0], "this kind of entry has no reports"
     if not lines:
         return
-    agents = seen.agents(subject)
-    by_id = {key_id(key): (name, key) for name, key in agents.items()}
+    predicate, run = subject.entry.predicate, seen.replay.before(subject.commit, subject.entry)
+    since = run.opened_at if run is not None else predicate.at
+    pinned, declared = seen.pinned(subject), seen.declared(subject)
     for line in lines.values():
-        problem = _statement_problem(line, by_id, subject.entry.predicate.run)
+        problem = statement_problem(line, pinned.get, declared, predicate.run, since, predicate.at)
         if problem is not None:
             yield "report-signature", files[0][0], problem
 
@@ -282,22 +308,6 @@ def _results_hold(
                 subject.entry.path,
                 f"{result.target} followed another plan than the ordered one",
             )
-
-
-def _statement_problem(line: bytes, agents: Mapping[str, tuple[str, str]], run: str | None) -> str | None:
-    try:
-        parts = dsse.split(line)
-        name, key = agents.get(parts.keyid, ("", ""))
-        if not name:
-            return "a statement is signed by no agent that the run pinned"
-        dsse.check(parts, {parts.keyid: key})
-        body = body_of(parse_canonical(parts.payload))
-    except (LockgateError, ValueError) as error:
-        return f"a statement does not hold: {error}"
-    speaker = getattr(body, "agent", None) or getattr(body, "target", None)
-    if speaker != name or body.run != run:
-        return f"a statement of {name} speaks for {speaker} in {body.run}"
-    return None
 
 
 Check = Callable[[Seen, Subject], Iterator[Problem]]
@@ -334,6 +344,7 @@ ENTRY_CHECKS: tuple[Check, ...] = (
     decision_holds,
     orders_are_backed,
     reports_are_the_agents,
+    times_agree,
     links_hold,
     artifacts_stand,
     decisions_replay,

@@ -7,13 +7,13 @@ comparing the state each ends in with the one the next began from.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from controller.core.trust import CONTROLLER, TrustState
 from controller.errors import Invalid, LockgateError, Refused
 from controller.ledger import dsse, fold, log
-from controller.ledger.append import RunChain, load_log, seal_root
+from controller.ledger.append import RunChain, seal_root
 from controller.ledger.backing import revert_of
 from controller.ledger.canonical import digest
 from controller.ledger.entry import Place, entry_path, message_of, read, read_parts, run_folder
@@ -28,13 +28,17 @@ from controller.model.entry import (
     Opened,
     RequestJudged,
     Sealed,
+    TimeAnchored,
+    Witnessed,
 )
 from controller.model.history import Change, Commit
 from controller.model.keys import key_id
 from controller.ports import Repo
 from controller.uses.entry_checks import ENTRY_CHECKS, Seen, Subject
 from controller.uses.findings import Finding, rule_of
+from controller.uses.log_walk import LogWalk
 from controller.uses.own import Before, claimed_version, fault
+from controller.uses.proof import Proof, Prover, Standing
 from controller.uses.walked import Edge, Facts, Ground, blob_id, edge_at, holds_controller
 
 __all__ = ["Edge", "Facts", "Ground", "Walk", "blob_id", "edge_at", "holds_controller"]
@@ -50,23 +54,23 @@ class Walk:
     def __init__(self, repo: Repo, ground: Ground, edge: Edge, last: str | None) -> None:
         self._repo = repo
         self._ground = ground
-        self._state, self._log, self._chains = edge.state, edge.log, dict(edge.chains)
+        self._state, self._chains = edge.state, dict(edge.chains)
+        self._log = LogWalk(repo, ground.origin, edge.log, self._find)
         self._last = self._good = last
         self._foreign: list[tuple[str, str, str]] = []
-        self._leaves: list[bytes] = []
-        self._log_lost = False
-        """Whether the log cannot be rebuilt from here on: an entry before could not be read."""
         self._adrift = False
         self._damaged: set[str] = set()
         self._holes: set[str] = set()
         """Open runs of which an entry could not be read: their chains and seals cannot be rebuilt."""
         self._seen = Seen(repo, ground.ask, ground.trusts)
+        self._prover = Prover(repo, None)
         self._keys: dict[int, list[tuple[str, str, TrustState]]] = {}
         self.facts = Facts()
         self.findings: list[Finding] = []
 
-    def run(self, commits: Iterable[str], progress: Callable[[], None] | None = None) -> Edge:
+    def run(self, commits: Sequence[str], progress: Callable[[], None] | None = None) -> Edge:
         """Walk the commits in order; findings and facts gather here. Returns the edge it ends in."""
+        self._prover = Prover(self._repo, commits[-1] if commits else None)
         for oid in commits:
             try:
                 self._step(oid)
@@ -74,23 +78,15 @@ class Walk:
                 if error.where not in self._damaged:
                     self._damaged.add(error.where)
                     self._find(error.code, oid, error.where if error.where != oid else "", error.what)
-                self._lose_log(oid)
+                self._log.lose(oid)
                 self._resume(oid)
             self._last = oid
             if progress is not None:
                 progress()
         foreign = bool(self._foreign)
         self._give_up_foreign()
-        if self._log_lost and self._last is not None:
-            self._take_up_log(self._last)
-        elif self._leaves and not foreign:
-            self._find(
-                "log-mismatch",
-                self._last or "",
-                log.CHECKPOINT,
-                f"the log does not cover the last {len(self._leaves)} entries",
-            )
-        return Edge(self._state.forget_written(), self._log, self._chains)
+        self._log.end(self._last, complete=not foreign)
+        return Edge(self._state.forget_written(), self._log.edge, self._chains)
 
     # --- one commit --------------------------------------------------------------------------------------
 
@@ -100,6 +96,12 @@ class Walk:
         if defect is not None:
             self._foreign.append((oid, *defect))
             return
+        if self._ground.intact and not self._foreign and not self._adrift and not self._log.lost:
+            seen = Standing(self._last, self._state, self._chains, self._log.edge, self._log.leaves)
+            proof = self._prover.prove(commit, seen)
+            if proof is not None:
+                self._proven(commit, proof)
+                return
         changes = self._changes(commit)
         records: list[Change] = []
         derived: dict[str, Change] = {}
@@ -123,9 +125,30 @@ class Walk:
                 blobs[path] = self._read(oid, change.new.blob, path)
         read = self._entry(commit, records, blobs)
         if read is not None:
-            self._fold(commit, Subject(oid, *read, self._place(read[0]), records, blobs), derived)
-        self._tiles(commit, tiles, blobs)
+            subject = Subject(oid, *read, self._place(read[0]), records, blobs)
+            if self._stands(commit, subject):
+                after = fold.apply(self._state, subject.entry)
+                self._compare(oid, fold.derived_files(self._state, after), derived, blobs)
+                self._enter(commit, subject, after)
+        self._log.compare(commit, tiles, blobs)
         self._good = oid
+
+    def _proven(self, commit: Commit, proof: Proof) -> None:
+        """A commit whose whole tree was made again: what is left are signatures, its place and its meaning."""
+        self._log.add(proof.digest)
+        try:
+            self._signed(commit, proof.parts, proof.entry)
+        except (Refused, Invalid) as error:
+            self._find(error.code, commit.id, proof.path, error.what)
+            self._resume(commit.id)
+        else:
+            place = self._place(proof.entry)
+            subject = Subject(commit.id, proof.entry, proof.statement, place, proof.records, proof.blobs)
+            if self._stands(commit, subject):
+                self._enter(commit, subject, proof.after)
+        if proof.log is not None:
+            self._log.proven(commit, proof.log, proof.checkpoint)
+        self._good = commit.id
 
     def _read(self, oid: str, blob: str, path: str) -> bytes:
         try:
@@ -162,22 +185,28 @@ class Walk:
         paths = [change.path for change in records if change.path.endswith(".dsse.json")]
         if len(paths) != 1:
             self._find("entry-count", commit.id, "", f"a commit adds one entry, this one adds {len(paths)}")
-            self._lose_log(commit.id)
+            self._log.lose(commit.id)
             self._resume(commit.id)
             return None
         (path,) = paths
         data = blobs[path]
         found = digest(data)
-        self._leaves.append(log.leaf_hash(log.digest_bytes(found)))
+        self._log.add(found)
         try:
             parts = dsse.split(data)
             entry, statement = read_parts(parts, found, path)
-            key = self._envelope_key(parts.keyid, entry)
-            dsse.check(parts, {parts.keyid: key})
+            self._signed(commit, parts, entry)
         except (Refused, Invalid) as error:
             self._find(error.code, commit.id, path, error.what)
             self._resume(commit.id)
             return None
+        return entry, statement
+
+    def _signed(self, commit: Commit, parts: dsse.Parts, entry: Entry) -> None:
+        """The envelope and its commit are signed by the controller of then. Raises Refused for the envelope."""
+        key = self._envelope_key(parts.keyid, entry)
+        dsse.check(parts, {parts.keyid: key})
+        path = entry.path
         version = entry.predicate.observed.trust_version
         assert commit.key is not None
         if not any(
@@ -188,7 +217,6 @@ class Walk:
             self._find("trust-rollback", commit.id, path, "the entry was made under an older trust version")
         for used in {commit.key, key}:
             self.facts.keys.setdefault((used, version), (commit.id, path))
-        return entry, statement
 
     def _envelope_key(self, keyid: str, entry: Entry) -> str:
         """The controller's key of that id under the trust version the entry was made under."""
@@ -206,7 +234,8 @@ class Walk:
                 return key
         raise Refused("envelope-signature", "the entry is signed by a key that is not the controller's then")
 
-    def _fold(self, commit: Commit, subject: Subject, derived: Mapping[str, Change]) -> None:
+    def _stands(self, commit: Commit, subject: Subject) -> bool:
+        """Whether the entry can be folded where it stands; what is wrong with it there is found."""
         entry, place = subject.entry, subject.place
         predicate, state = entry.predicate, self._state
         opened = isinstance(entry.detail, Opened)
@@ -214,17 +243,17 @@ class Walk:
             # The state before this entry cannot be read, so its place cannot be checked: go on after it.
             self._resume(commit.id)
             self._note(commit.id, entry)
-            return
+            return False
         if predicate.index != state.cursors.index:
             self._find(
                 "index-gap", commit.id, entry.path, f"index {predicate.index} follows {state.cursors.index - 1}"
             )
             self._resume(commit.id)
-            return
+            return False
         if not opened and predicate.run is not None and predicate.run not in self._chains:
             self._find("run-not-open", commit.id, entry.path, f"{predicate.run} is not open")
             self._resume(commit.id)
-            return
+            return False
         if entry.path != entry_path(place, entry.kind, predicate.at):
             self._find("record-misplaced", commit.id, entry.path, "the entry stands in another place than it says")
         if predicate.sequence != place.sequence:
@@ -243,11 +272,13 @@ class Walk:
         for check in ENTRY_CHECKS:
             for code, path, message in check(self._seen, subject):
                 self._find(code, commit.id, path, message)
-        after = fold.apply(state, entry)
-        self._compare(commit.id, fold.derived_files(state, after), derived, subject.blobs)
+        return True
+
+    def _enter(self, commit: Commit, subject: Subject, after: fold.State) -> None:
+        """Go on after an entry that was folded."""
         self._state = after.forget_written()
-        self._chain(commit.id, entry, place)
-        self._note(commit.id, entry)
+        self._chain(commit.id, subject.entry, subject.place)
+        self._note(commit.id, subject.entry)
 
     def _place(self, entry: Entry) -> Place:
         predicate = entry.predicate
@@ -303,55 +334,6 @@ class Walk:
         for path in found.keys() - expected.keys():
             self._find("state-mismatch", oid, path, "the entry does not change this derived file")
 
-    def _tiles(self, commit: Commit, tiles: Mapping[str, Change], blobs: Mapping[str, bytes]) -> None:
-        """A commit that touches the log must bring it exactly to its own entry."""
-        if not tiles:
-            return
-        if self._log_lost:
-            self._take_up_log(commit.id)
-            return
-        edge, expected = self._log.append(self._leaves)
-        self._log, self._leaves = edge, []
-        wrong = [
-            path
-            for path in sorted((expected.keys() | tiles.keys()) - {log.CHECKPOINT})
-            if path not in tiles or path not in expected or blobs.get(path) != expected[path]
-        ]
-        if wrong:
-            more = f", and {len(wrong) - 1} more tiles" if len(wrong) > 1 else ""
-            self._find("log-mismatch", commit.id, wrong[0], f"the tile is not what the entries add up to{more}")
-        data = blobs.get(log.CHECKPOINT)
-        if data is None:
-            self._find("log-mismatch", commit.id, log.CHECKPOINT, "the log changed without a checkpoint")
-            return
-        keys = {key_id(commit.key): commit.key} if commit.key is not None else {}
-        try:
-            said = log.open_checkpoint(data, self._ground.origin, keys)
-        except (Refused, Invalid) as error:
-            self._find(error.code, commit.id, log.CHECKPOINT, error.what)
-            return
-        if (said.size, said.root) != (edge.size, edge.root):
-            if not wrong:
-                self._find("log-mismatch", commit.id, log.CHECKPOINT, "the checkpoint is not that of the entries")
-            # The entries that follow are compared with the log that the controller went on with.
-            self._take_up_log(commit.id)
-
-    def _lose_log(self, oid: str) -> None:
-        """The log's leaves are unknown from here to the next checkpoint: said once, whatever follows from it."""
-        if not self._log_lost:
-            self._log_lost = True
-            size = self._log.size + len(self._leaves)
-            self._find("log-mismatch", oid, log.CHECKPOINT, f"the log cannot be rebuilt beyond entry {size}")
-
-    def _take_up_log(self, oid: str) -> None:
-        """Go on with the log as a commit's tree holds it; where that does not hold either, stay without."""
-        self._leaves = []
-        try:
-            self._log = load_log(self._repo, oid)
-            self._log_lost = False
-        except LockgateError:
-            self._log_lost = True
-
     # --- keeping -----------------------------------------------------------------------------------------
 
     def _note(self, oid: str, entry: Entry) -> None:
@@ -372,6 +354,8 @@ class Walk:
             facts.refused.setdefault(detail.commit, (detail.code, oid))
         elif isinstance(detail, RequestJudged):
             facts.requests.append((detail, predicate.at, observed.trust_version, oid))
+        elif isinstance(detail, (Witnessed, TimeAnchored)):
+            facts.visible.append((entry, oid))
         elif isinstance(detail, LockMade):
             facts.locks.append((detail.path, detail.sha256, oid))
         elif isinstance(detail, Genesis):

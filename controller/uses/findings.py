@@ -35,6 +35,12 @@ RULES = {
     "clock-rewound": "evidence 15",
     "log-mismatch": "evidence 16",
     "checkpoint-signature": "evidence 16",
+    "log-inconsistent": "evidence 16",
+    "witness-invalid": "evidence 16",
+    "time-anchor-invalid": "evidence 15",
+    "time-stamps-missing": "evidence 15",
+    "time-certificate-malformed": "evidence 15",
+    "clock-skew": "evidence 15",
     "checkpoint-malformed": "evidence 16",
     "report-signature": "agents 19",
     "report-mismatch": "agents 19",
@@ -105,3 +111,4 @@ class VerifyReport:
     runs: int
     refused: tuple[RefusedCommit, ...]
     findings: tuple[Finding, ...]
+    time_anchor: str = "not time-anchored"

@@ -6,7 +6,7 @@ A field is never renamed or taken away in a minor version; new ones may come. Ti
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, NotRequired
 
 from typing_extensions import TypedDict
 
@@ -154,7 +154,10 @@ class RefusedShape(TypedDict):
 
 
 class VerifyShape(TypedDict):
-    """`verified` means: no finding. `refused` counts commits that were refused, on record, without effect."""
+    """`verified` means: no finding. `refused` counts commits that were refused, on record, without effect.
+
+    `timeAnchor` says in words how far the log is time-stamped.
+    """
 
     verified: bool
     commits: int
@@ -163,6 +166,11 @@ class VerifyShape(TypedDict):
     refused: int
     refusedCommits: list[RefusedShape]
     findings: list[FindingShape]
+    timeAnchor: str
+    run: NotRequired[str]
+    """The run of an audit pack (`--bundle`)."""
+    sealed: NotRequired[bool]
+    """Whether that run had ended when it was exported."""
 
 
 class KeyShape(TypedDict):
@@ -274,6 +282,28 @@ class SignerShape(TypedDict):
     principal: str
     options: str
     key: str
+
+
+class ReceiptShape(TypedDict):
+    """An entry written to a folder with its receipt; `index` is its place in the log."""
+
+    index: int
+    envelope: str
+    receipt: str
+
+
+class ReceiptCheckShape(TypedDict):
+    """What a receipt proves: the entry, and the size of the log it is in. `cosignatures` counts further signature
+    lines of the checkpoint, which are not judged."""
+
+    index: int
+    kind: str
+    run: str | None
+    summary: str
+    at: str
+    size: int
+    origin: str
+    cosignatures: int
 
 
 class StepShape(TypedDict):

@@ -22,13 +22,14 @@ from controller.uses.main_audit import audit_main
 from controller.uses.pinned import pinned_fault
 from controller.uses.replay_checks import Ask
 from controller.uses.requests_audit import audit_requests
+from controller.uses.transparency_audit import audit_transparency, time_anchor
 from controller.uses.trust_chain import signed_versions
 from controller.uses.whole_history import Answer, History
 
 __all__ = ["HISTORY_CHECKS", "Finding", "History", "VerifyReport", "verify"]
 
 
-HISTORY_CHECKS: tuple[Callable[[History], Answer], ...] = (audit_main, audit_requests)
+HISTORY_CHECKS: tuple[Callable[[History], Answer], ...] = (audit_main, audit_requests, audit_transparency)
 """Rules over more than one branch or entry. Each gets the walked history and returns findings and refused
 commits; a new rule is one more function here."""
 
@@ -75,6 +76,7 @@ def verify(
         trusts=signed_versions(repo, root, positions, verify_ssh),
         main=positions,
         ask=ask,
+        intact=repo.intact(),
     )
     facts, edge = Facts(), Edge()
     commits: list[str] = []
@@ -108,7 +110,8 @@ def verify(
         RefusedCommit(oid, root.refs.evidence, "foreign-evidence", "removed again") for oid in facts.repaired
     ]
     unique = tuple(dict.fromkeys(_in_order(findings, positions, commits)))
-    return VerifyReport(not unique, len(commits), facts.entries, facts.runs, tuple(refused), unique)
+    counts = len(commits), facts.entries, facts.runs
+    return VerifyReport(not unique, *counts, tuple(refused), unique, time_anchor(history))
 
 
 def _pinned_checkpoint(repo: Repo, root: TrustRoot, tip: str | None) -> list[Finding]:

@@ -11,7 +11,7 @@ from controller.core.trust import CONTROLLER, TrustState
 from controller.ledger import fold
 from controller.ledger.append import RunChain, load
 from controller.ledger.log import Log
-from controller.model.entry import RequestJudged
+from controller.model.entry import Entry, RequestJudged
 from controller.ports import Repo
 from controller.uses.replay_checks import Ask
 
@@ -19,7 +19,8 @@ from controller.uses.replay_checks import Ask
 @dataclass(frozen=True, slots=True)
 class Ground:
     """What every segment is judged on. `trusts` are all candidates by version: whether main really accepted
-    one is judged afterwards, from `Facts.keys`. `main` maps main's first-parent commits to their position."""
+    one is judged afterwards, from `Facts.keys`. `main` maps main's first-parent commits to their position.
+    `intact`: what the repository holds is whole, so that objects that can be named need not be read."""
 
     project: str
     genesis: str
@@ -27,6 +28,7 @@ class Ground:
     trusts: Mapping[int, tuple[TrustState, ...]]
     main: Mapping[str, int]
     ask: Ask | None = None
+    intact: bool = False
 
 
 @dataclass(slots=True)
@@ -45,6 +47,8 @@ class Facts:
     reverts: dict[tuple[str, str], str | None] = field(default_factory=dict)
     repaired: list[str] = field(default_factory=list)
     run_ids: set[str] = field(default_factory=set)
+    visible: list[tuple[Entry, str]] = field(default_factory=list)
+    """Entries that record cosignatures and time-stamps of the log."""
 
     def join(self, later: Facts) -> None:
         """Add what a later segment found."""
@@ -60,6 +64,7 @@ class Facts:
         self.reverts |= later.reverts
         self.repaired += later.repaired
         self.run_ids |= later.run_ids
+        self.visible += later.visible
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,6 +124,10 @@ class HubSimulator:
         for order_id in order_ids:
             self._open.pop(order_id, None)
 
+    def skewed(self) -> dict[str, float]:
+        """Nobody: simulated agents go by the test's clock."""
+        return {}
+
     def show(self, size: int) -> None:
         """Nothing: simulated agents bear no witness."""
 

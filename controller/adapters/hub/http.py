@@ -130,6 +130,10 @@ class HttpHub:
         """The declared names in which polls are refused, and the code; none once one was accepted."""
         return self._box.refused()
 
+    def skewed(self) -> Mapping[str, float]:
+        """Seconds by which clocks of agents are ahead of ours, of those refused for that."""
+        return self._box.skewed()
+
     def delivered(self) -> Mapping[str, datetime]:
         """When each order was first handed out."""
         return self._box.delivered()

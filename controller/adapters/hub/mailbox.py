@@ -94,6 +94,7 @@ class Mailbox:
         self._acknowledged: OrderedDict[str, None] = OrderedDict()
         self._reported: OrderedDict[str, None] = OrderedDict()
         self._seen: dict[str, datetime] = {}
+        self._skewed: dict[str, float] = {}
         self._delivered: OrderedDict[str, datetime] = OrderedDict()
         self._refused: dict[str, str] = {}
 
@@ -113,6 +114,7 @@ class Mailbox:
                 for known in ([] if key.authority else [key.public_key]) + [one.public_key for one in key.previous]
             }
             self._refused = {name: code for name, code in self._refused.items() if name in boxes}
+            self._skewed = {name: skew for name, skew in self._skewed.items() if name in boxes}
 
     def deliver(self, orders: Sequence[PreparedOrder]) -> None:
         """Offer orders; one that was offered or reported already is ignored. Raises Refused("agent-unknown")."""
@@ -210,6 +212,11 @@ class Mailbox:
         with self._lock:
             return dict(self._refused)
 
+    def skewed(self) -> dict[str, float]:
+        """Seconds by which clocks of agents are ahead of ours, of those refused for that; proven by their keys."""
+        with self._lock:
+            return dict(self._skewed)
+
     def delivered(self) -> dict[str, datetime]:
         """When each order was first handed out."""
         with self._lock:
@@ -267,6 +274,11 @@ class Mailbox:
             )
         skew = (poll.at - now).total_seconds()
         if abs(skew) > MAX_SKEW:
+            with self._lock:
+                fresh = self._skewed.get(name) is None
+                self._skewed[name] = skew
+            if fresh:
+                self._wake()
             raise Refused(
                 "clock-skew",
                 "the agent's clock is off",
@@ -279,6 +291,7 @@ class Mailbox:
             self._nonce(box, poll.nonce, monotonic)
             fresh = name not in self._seen
             self._seen[name] = now
+            self._skewed.pop(name, None)
             if poll.complaint is None:
                 self._refused.pop(name, None)
             else:

@@ -1,0 +1,37 @@
+"""Trust rule 15 over single entries: agents' statements bear times that fit the entry that records them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from controller.core.clocks import out_of_time
+from controller.errors import LockgateError
+from controller.ledger import dsse
+from controller.ledger.canonical import parse_canonical
+from controller.model.entry import Deployed, Evaluated, RolledBack, Verified
+from controller.model.order import body_of
+
+if TYPE_CHECKING:
+    from controller.uses.entry_checks import Seen, Subject
+
+
+def times_agree(seen: Seen, subject: Subject) -> Iterator[tuple[str, str, str]]:
+    """No statement is later than its entry, and no order was begun before it was given."""
+    entry = subject.entry
+    if not isinstance(entry.detail, (Deployed, Evaluated, RolledBack, Verified)):
+        return
+    run = None
+    for path, data in subject.beside("reports"):
+        for line in data.split(b"\n"):
+            if not line:
+                continue
+            try:
+                body = body_of(parse_canonical(dsse.split(line).payload))
+            except (LockgateError, ValueError):
+                continue  # said by the check of the statements themselves
+            run = run or seen.replay.before(subject.commit, entry)
+            why = out_of_time(body, entry.at, run)
+            if why is not None:
+                yield "clock-skew", path, f"a statement was {why}"
+                return

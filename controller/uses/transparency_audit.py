@@ -1,0 +1,142 @@
+"""Trust rules 15 and 16 over the whole log: recorded cosignatures and time-stamps hold; what they cover."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterator
+from datetime import datetime
+
+from controller.core.clocks import anchored_in_time
+from controller.core.parse import parse
+from controller.core.trust import CONTROLLER
+from controller.errors import LockgateError, Refused
+from controller.ledger.append import load_log
+from controller.ledger.cosign import cosigners
+from controller.ledger.log import Checkpoint, Tree, open_checkpoint
+from controller.ledger.timestamp import check_token
+from controller.model.agent import Agent
+from controller.model.entry import Entry, TimeAnchored, Witnessed, format_time
+from controller.model.keys import key_id
+from controller.ports import Repo
+from controller.uses.findings import Finding, rule_of
+from controller.uses.whole_history import Answer, History
+
+
+def audit_transparency(history: History) -> Answer:
+    """Every `witnessed` and `time-anchored` entry against the log that the tip holds."""
+    tip = history.tips.evidence
+    if tip is None or not history.facts.visible:
+        return [], []
+    audit = _Audit(history, tip)
+    findings: list[Finding] = []
+    for entry, commit in history.facts.visible:
+        try:
+            problems = list(audit.check(entry))
+        except LockgateError as error:
+            problems = [(error.code, error.said)]
+        findings += [Finding(code, commit, entry.path, rule_of(code), what) for code, what in problems]
+    return findings, []
+
+
+class _Audit:
+    def __init__(self, history: History, tip: str) -> None:
+        self._history = history
+        self._repo = history.repo
+        self._tree = Tree(load_log(history.repo, tip).size, lambda path: _content(history.repo, tip, path))
+        removed = set(history.facts.repaired)
+        self._commits = [oid for oid in history.repo.chain(tip) if oid not in removed]
+
+    def check(self, entry: Entry) -> Iterator[tuple[str, str]]:
+        """(code, message) of whatever does not hold in one entry."""
+        if isinstance(entry.detail, TimeAnchored):
+            yield from self._anchored(entry, entry.detail)
+        elif isinstance(entry.detail, Witnessed):
+            yield from self._witnessed(entry, entry.detail)
+
+    def _anchored(self, entry: Entry, detail: TimeAnchored) -> Iterator[tuple[str, str]]:
+        checkpoint = self._checkpoint(entry, detail.checkpoint)
+        if checkpoint.size != detail.size:
+            yield "time-anchor-invalid", f"it names {detail.size} entries, its checkpoint has {checkpoint.size}"
+        try:
+            token = base64.b64decode(detail.token, validate=True)
+        except binascii.Error:
+            yield "time-anchor-invalid", "the token is not base64"
+            return
+        pinned = [
+            trust.document.spec.time_authorities[detail.authority].certificates
+            for trust in self._history.ground.trusts.get(entry.predicate.observed.trust_version, ())
+            if detail.authority in trust.document.spec.time_authorities
+        ]
+        certificates = tuple(pem for many in pinned for pem in many)
+        time = check_token(token, detail.checkpoint.encode(), certificates)
+        if time != detail.time:
+            said = f"the token is of {format_time(time)}, the entry says {format_time(detail.time)}"
+            yield "time-anchor-invalid", said
+        late = anchored_in_time(time, self._at(checkpoint.size), entry.at)
+        if late is not None:
+            yield "clock-skew", late
+
+    def _witnessed(self, entry: Entry, detail: Witnessed) -> Iterator[tuple[str, str]]:
+        found: dict[tuple[str, int], datetime] = {}
+        keys = self._agents(entry, {one.agent for one in detail.witnesses})
+        for text in detail.checkpoints:
+            checkpoint = self._checkpoint(entry, text)
+            if checkpoint.size < detail.size:
+                yield "witness-invalid", f"a checkpoint has {checkpoint.size} entries, fewer than {detail.size}"
+            for agent, time in cosigners(text.encode(), keys).items():
+                found[agent, checkpoint.size] = time
+                late = anchored_in_time(time, self._at(checkpoint.size), entry.at)
+                if late is not None:
+                    yield "clock-skew", f"{agent} cosigned: {late}"
+        named = {(one.agent, one.size): one.at for one in detail.witnesses}
+        if named != found:
+            wrong = sorted({agent for agent, _ in named.items() ^ found.items()})
+            yield "witness-invalid", f"not cosigned as the entry says: {', '.join(agent for agent, _ in wrong)}"
+
+    def _checkpoint(self, entry: Entry, text: str) -> Checkpoint:
+        """A checkpoint that the controller signed, of this log, and before this entry; raises Refused."""
+        version = entry.predicate.observed.trust_version
+        keys = {
+            key_id(key): key
+            for trusts in self._history.ground.trusts.values()
+            for trust in trusts
+            if trust.version <= version
+            for key in trust.keys_of_role(CONTROLLER)
+            if not key.startswith("sk-")
+        }
+        checkpoint = open_checkpoint(text.encode(), self._history.ground.origin, keys)
+        if not 0 < checkpoint.size <= entry.predicate.index or checkpoint.size > self._tree.size:
+            raise Refused("log-inconsistent", f"the checkpoint of {checkpoint.size} entries is not of its past")
+        if self._tree.root(checkpoint.size) != checkpoint.root:
+            raise Refused("log-inconsistent", f"the checkpoint of {checkpoint.size} entries is of another log")
+        return checkpoint
+
+    def _agents(self, entry: Entry, names: set[str]) -> dict[str, str]:
+        """The named agents' keys, as main declared them when the entry was made."""
+        main = entry.predicate.observed.main
+        found: dict[str, str] = {}
+        for name in names:
+            data = _content(self._repo, main, f"agents/{name}.yaml") if main is not None else None
+            document = parse(f"agents/{name}.yaml", data).document if data is not None else None
+            if isinstance(document, Agent):
+                found[name] = " ".join(document.spec.public_key.split()[:2])
+        return found
+
+    def _at(self, size: int) -> datetime:
+        """When the newest of the first `size` entries was recorded: its commit bears its time."""
+        return self._repo.commit(self._commits[size - 1]).committer.at
+
+
+def time_anchor(history: History) -> str:
+    """In words, how far the log is time-stamped."""
+    anchored = [entry.detail for entry, _ in history.facts.visible if isinstance(entry.detail, TimeAnchored)]
+    if not anchored:
+        return "not time-anchored"
+    newest = max(anchored, key=lambda one: one.size)
+    return f"time-anchored to {newest.size} entries at {format_time(newest.time)} by {newest.authority}"
+
+
+def _content(repo: Repo, commit: str, path: str) -> bytes | None:
+    file = repo.file(commit, path)
+    return repo.read(file.blob) if file is not None else None
