@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError
 
 from controller.errors import Refused
 from controller.ledger.canonical import canonical_plain
-from controller.ledger.entry import run_folder
+from controller.ledger.entry import instance, run_folder
 from controller.ledger.marks import LogMarks, marked
 from controller.model.entry import (
     Accepted,
@@ -239,7 +239,8 @@ def apply(state: State, entry: Entry) -> State:
             sha256=detail.sha256,
         )
         state = replace(state, locks={**state.locks, detail.release: record})
-    return replace(state, cursors=state.cursors.model_copy(update=step))
+    cursors = instance(Cursors, state.cursors.__dict__ | step)
+    return State(cursors, state.environments, state.open, state.locks, state.completed)
 
 
 def _moved(state: State, detail: TagMoved) -> tuple[TagMoved, ...]:

@@ -168,8 +168,9 @@ def _of(entries: Iterable[Entry], *kinds: str) -> dict[str, str]:
 
 
 def _below(files: Mapping[str, str], folder: str, *patterns: str) -> dict[str, str]:
+    start = len(folder) + 1
     return {
         path: value
         for path, value in files.items()
-        if any(fnmatch.fnmatchcase(path, f"{folder}/{pattern}") for pattern in patterns)
+        if any(fnmatch.fnmatchcase(path[start:], pattern) for pattern in patterns)
     }

@@ -5,6 +5,7 @@ One set of models reads entries strictly, writes them, and yields the published 
 
 from __future__ import annotations
 
+import json
 from functools import cache
 from typing import Annotated, Any, Literal
 
@@ -65,3 +66,9 @@ def statement_model(kind: str) -> type[Statement]:
         "predicate": (predicate, ...),
     }
     return create_model(f"{name}Statement", __base__=Statement, **members)
+
+
+@cache
+def has_floats(kind: str) -> bool:
+    """Whether entries of a kind have floats of their own, besides what `why` and `how` may hold."""
+    return '"number"' in json.dumps(statement_model(kind).model_json_schema())

@@ -18,7 +18,10 @@ from controller.model.link import LinkSignature
 
 def format_time(value: datetime) -> str:
     """RFC 3339 in UTC with fixed microseconds, so that equal instants have equal bytes."""
-    return value.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+    text = value.isoformat(timespec="microseconds")
+    if not text.endswith("+00:00"):
+        text = value.astimezone(UTC).isoformat(timespec="microseconds")
+    return text[:-6] + "Z"
 
 
 Time = Annotated[

@@ -77,6 +77,7 @@ class Replay:
         self._repo = repo
         self._ask = ask
         self._runs: dict[str, Run] = {}
+        self._given_up: set[str] = set()
 
     def add(self, entry: Entry) -> None:
         """Remember an entry, after it was checked. A run that this walk did not see opening is not followed."""
@@ -90,8 +91,10 @@ class Replay:
                 self._runs[run] = runs.apply(self._runs[run], entry)
         except LockgateError:
             self._runs.pop(run, None)
+            self._given_up.add(run)
         if entry.kind == "sealed":
             self._runs.pop(run, None)
+            self._given_up.discard(run)
 
     def before(self, commit: str, entry: Entry) -> Run | None:
         """An entry's run as it was before it; None where it cannot be followed."""
@@ -100,7 +103,7 @@ class Replay:
 
     def resume(self, commit: str, entry: Entry) -> None:
         """Follow a run that opened before this walk began (a later segment), from its entries in the tree."""
-        if entry.run is None or entry.run in self._runs:
+        if entry.run is None or entry.run in self._runs or entry.run in self._given_up:
             return
         try:
             found = run_entries(self._repo, commit, entry.path.rpartition("/")[0])

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import heapq
+from contextlib import suppress
 from typing import Final
+
+import pygit2
 
 from controller.adapters.git.store import ObjectStore
 from controller.errors import Refused
@@ -40,6 +43,11 @@ class Graph:
 
     def chain(self, tip: str) -> list[str]:
         """First-parent ids up to `tip`, oldest first; see ports.Repo."""
+        with suppress(KeyError, ValueError, OSError, pygit2.GitError):
+            walker = self._store.repository.walk(tip, pygit2.enums.SortMode.NONE)
+            walker.simplify_first_parent()
+            return [str(commit.id) for commit in walker][::-1]
+        # Something cannot be read: one step at a time, to say where.
         found = [tip]
         while parents := self._store.parents(found[-1]):
             found.append(parents[0])

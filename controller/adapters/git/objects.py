@@ -33,6 +33,13 @@ _FEW: Final = 32
 _ENTRY = re.compile(rb"([0-7]+) ([^\0/]+)\0(.{20})", re.DOTALL)
 _PERSON = re.compile(rb"(?s)(.*?) ?<([^<>\n]*)> (\d{1,12}) [+-]\d{4}")
 _OID = re.compile(rb"[0-9a-f]{40}")
+_PLAIN = re.compile(
+    rb"tree ([0-9a-f]{40})\n((?:parent [0-9a-f]{40}\n)*)"
+    rb"author ([^\n<>]*) <([^<>\n]*)> (\d{1,11}) [+-]\d{4}\n"
+    rb"committer ([^\n<>]*) <([^<>\n]*)> (\d{1,11}) [+-]\d{4}"
+    rb"\n(gpgsig -----BEGIN SSH SIGNATURE-----\n(?: [A-Za-z0-9+/=]+\n)+ -----END SSH SIGNATURE-----\n)\n"
+)
+"""A commit with one SSH signature and no other header; every other one is read line by line."""
 
 Tree = dict[str, tuple[bytes, bytes, bytes]]
 """Name → (mode as written, raw name, raw object id), in the tree's own order."""
@@ -188,6 +195,9 @@ def parse_commit(oid: str, data: bytes) -> Commit:
     Nothing raises: a commit that breaks a rule of its own carries the code in `malformed`, and its signature
     counts as bad.
     """
+    plain = _PLAIN.match(data)
+    if plain is not None and b"\0" not in data:
+        return _plain_commit(oid, data, plain)
     head, separator, body = data.partition(b"\n\n")
     headers, kept, signatures = _headers(head if separator else data.removesuffix(b"\n"))
     names = [name for name, _ in headers]
@@ -222,6 +232,40 @@ def parse_commit(oid: str, data: bytes) -> Commit:
         signature=signature,
         key=key,
         malformed=None if sound else "commit-malformed",
+    )
+
+
+def _plain_commit(oid: str, data: bytes, parts: re.Match[bytes]) -> Commit:
+    tree, parents, name, email, at, committer, committer_email, committed, signed = parts.groups()
+    author = Person(
+        name.decode("utf-8", "replace"),
+        email.decode("utf-8", "replace"),
+        datetime.fromtimestamp(int(at), UTC),
+    )
+    if (name, email, at) == (committer, committer_email, committed):
+        who = author
+    else:
+        who = Person(
+            committer.decode("utf-8", "replace"),
+            committer_email.decode("utf-8", "replace"),
+            datetime.fromtimestamp(int(committed), UTC),
+        )
+    start, end = parts.span(9)
+    signature: Literal["good", "bad"] = "good"
+    key = None
+    try:
+        key = sshsig.verify(signed[7:].replace(b"\n ", b"\n"), data[:start] + data[end:], "git")
+    except Refused:
+        signature = "bad"
+    return Commit(
+        id=oid,
+        tree=tree.decode("ascii"),
+        parents=tuple(line[7:].decode("ascii") for line in parents.splitlines()),
+        author=author,
+        committer=who,
+        message=data[end + 1 :].decode("utf-8", "replace"),
+        signature=signature,
+        key=key,
     )
 
 

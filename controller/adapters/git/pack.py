@@ -117,7 +117,7 @@ def encode_pack(objects: Sink) -> tuple[bytes, bytes, str]:
         if depth < _DEPTH:
             change = delta(objects[base][1], data)
             entry = (
-                entry_head(_OFS_DELTA, len(change)) + offsetoffset_distance(offset - at) + zlib.compress(change, _LEVEL)
+                entry_head(_OFS_DELTA, len(change)) + offset_distance(offset - at) + zlib.compress(change, _LEVEL)
             )
             placed[oid] = (offset, depth + 1)
         else:

@@ -14,12 +14,14 @@ import pygit2
 from controller.adapters.git import locate
 from controller.adapters.git.direct import DirectOrigin
 from controller.adapters.git.history import Graph
+from controller.adapters.git.integrity import intact
 from controller.adapters.git.maintain import Maintenance
 from controller.adapters.git.mirror import MirroredOrigin
 from controller.adapters.git.objects import EMPTY_TREE
 from controller.adapters.git.pack import Sink
 from controller.adapters.git.refs import RefFiles, ref_moved
 from controller.adapters.git.store import ObjectStore, corrupt
+from controller.adapters.git.trees import Replica
 from controller.adapters.git.watch import Waker, watcher
 from controller.adapters.git.writer import Builder
 from controller.model.history import Change, Commit, NewCommit, Tips, TreeFile
@@ -181,6 +183,15 @@ class GitRepo:
     def read(self, blob: str) -> bytes:
         """A blob's bytes, checked against its id."""
         return self.store.raw(blob, b"blob")
+
+    def intact(self) -> bool:
+        """Whether the object database is what its own checksums say."""
+        return intact(self.gitdir / "objects")
+
+    def replica(self, commit: str | None) -> Replica:
+        """A commit's tree (None: the empty one), to be changed in memory."""
+        tree = self.store.root(commit) if commit is not None else EMPTY_TREE
+        return Replica(tree, self.store.tree, self.store.holds)
 
     def raw(self, oid: str) -> tuple[str, bytes]:
         """An object's kind and bytes, checked against its id. Raises Refused("object-corrupt")."""

@@ -107,6 +107,10 @@ class ObjectStore:
         body: bytes = data
         return body if objects.object_id(kind, body) == oid else None
 
+    def holds(self, oid: bytes) -> bool:
+        """Whether an object of this raw id is there; its bytes are not looked at."""
+        return pygit2.Oid(raw=oid) in self._odb
+
     def write(self, made: pack.Sink) -> None:
         """Store objects durably. Raises OSError."""
         pack.write_pack(self.gitdir / "objects", made)
