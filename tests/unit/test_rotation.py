@@ -110,6 +110,6 @@ def test_an_agent_rotates(spec: str) -> None:
         found = parse("agents/web-1.yaml", after).document
         assert isinstance(found, Agent) and found.spec.public_key == NEW
         former = [(key.public_key, key.valid_before) for key in found.spec.previous_keys]
-        older = [(ssh_key("older"), UNTIL)] if "older" in spec else []
+        older = [(ssh_key("older"), UNTIL)] if ssh_key("older") in spec else []
         assert former == ([(KEY, UNTIL), *older] if until is not None else [])
         assert ("# the host's" in spec) == (b"# the host's" in after)
