@@ -392,6 +392,8 @@ class Walk:
         self._adrift = False
         runs = [opened for many in self._state.open.values() for opened in many]
         self._chains = {opened.run: self._resumed(oid, opened) for opened in runs}
+        for run in self._holes:
+            self._seen.replay.give_up(run)
 
     def _resumed(self, oid: str, opened: fold.OpenRun) -> RunChain:
         """An open run's chain as a commit's tree holds it, going over entries that cannot be read."""

@@ -90,11 +90,15 @@ class Replay:
             elif run in self._runs:
                 self._runs[run] = runs.apply(self._runs[run], entry)
         except LockgateError:
-            self._runs.pop(run, None)
-            self._given_up.add(run)
+            self.give_up(run)
         if entry.kind == "sealed":
             self._runs.pop(run, None)
             self._given_up.discard(run)
+
+    def give_up(self, run: str) -> None:
+        """An entry of the run cannot be read: what follows from it is not known."""
+        self._runs.pop(run, None)
+        self._given_up.add(run)
 
     def before(self, commit: str, entry: Entry) -> Run | None:
         """An entry's run as it was before it; None where it cannot be followed."""
