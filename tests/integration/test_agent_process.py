@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from controller.crashpoints import AGENT_POINTS
+from controller.ledger.links import holds
+from controller.model.link import deploy_link
 from controller.model.order import OrderComponent, Sample, SamplingRequest
 from tests.support.agents import RUN, World, component, fetch, make_world, service, until
 
@@ -34,6 +36,8 @@ def test_deploys_switches_rolls_back_and_checks(world: World) -> None:
     assert report.components["api"].digest == one
     assert report.components["api"].running
     assert fetch(agent.endpoint("api")) == "one"
+    linked = deploy_link(report.run, report.manifest_digest)
+    assert holds(linked, report.link, world.key("web-1").public_key)
     first = world.order("web-1", {"api": component(one)})
 
     report = world.deploy("web-1", {"api": component(two)})
@@ -47,6 +51,7 @@ def test_deploys_switches_rolls_back_and_checks(world: World) -> None:
     assert (checked.status, checked.sticker) == ("succeeded", report.sticker)
     wrong = world.deploy("web-1", {"api": component(one)}, action="check")
     assert (wrong.status, wrong.code) == ("failed", "digest-drift")
+    assert checked.link is None and wrong.link is None
 
     back = world.deploy(
         "web-1",
