@@ -98,6 +98,20 @@ def a_target_does_not_report(s: Stage) -> None:
 
 
 @scene
+def an_agent_follows_another_plan(s: Stage) -> None:
+    t = s.open(agents=4, strategy={"stages": [stage(25), stage(100)]})
+    t.complete("shop-1")
+    for agent in t.agents.values():
+        agent.plan = "sha256:" + "0" * 64
+        agent.orders = lambda order, times: "ok" if order.action == "deploy" else None
+    t.promote("shop-2")
+    t.settle()
+    for agent in t.agents.values():
+        agent.plan, agent.orders = None, lambda order, times: "ok"
+    t.run()
+
+
+@scene
 def superseded_in_the_middle_with_carried_targets(s: Stage) -> None:
     t = s.open(agents=4, strategy=canary(50, 100))
     t.complete("shop-1")

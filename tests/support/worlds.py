@@ -20,7 +20,7 @@ import yaml
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from controller.adapters.git.keys import KeySigner
-from controller.core.artifacts import Templates
+from controller.core.artifacts import NAMES, Templates, artifacts_of
 from controller.core.decide import decide
 from controller.core.effects import Recorded, orders_of, sampling, settled, slot_reverts
 from controller.core.gates import Question
@@ -34,6 +34,7 @@ from controller.ledger import append
 from controller.ledger import fold as derived
 from controller.ledger.append import Ledger
 from controller.ledger.canonical import canonical, digest
+from controller.ledger.entry import artifact_path
 from controller.model.documents import ReleaseLock, lock_bytes, manifest_digest
 from controller.model.entry import Accepted, Actor, Draft, Entry, LockMade, MainRefused, Observed, Pin, SlotChange
 from controller.model.history import Change, Commit, Person, TreeFile
@@ -142,6 +143,8 @@ class Agent:
     errors: int = 0
     requests: int = 100
     healthy: bool | None = True
+    plan: str | None = None
+    """The digest of the plan that it says it followed, where that is not the ordered one."""
     mute: bool = False
     executed: list[str] = field(default_factory=list)
     sequence: int = 0
@@ -513,7 +516,7 @@ class Theatre:
             message="" if code == "ok" else f"it said {code}",
             release=order.release,
             manifest_digest=order.manifest_digest,
-            plan=order.artifacts.get(PLAN),
+            plan=agent.plan or order.artifacts.get(PLAN),
             components={n: ComponentState(digest=c.digest, running=True) for n, c in order.components.items()},
             healthy=agent.healthy,
             started=self.now,
@@ -682,6 +685,8 @@ def check_invariants(theatre: Theatre) -> None:
         assert not sealed or own[-1] is sealed[0]
         assert sealed or run_id in theatre.ledger.open_entries
         _check_orders(own)
+        for value in [v for e in own if e.kind == "ordered" for v in e.detail.artifacts.values()]:
+            assert digest(theatre.tree.paths[artifact_path(value)]) == value
         for one, other in pairwise(own):
             assert (one.kind, one.predicate.detail) != (other.kind, other.predicate.detail), f"twice: {one.path}"
 
@@ -694,6 +699,8 @@ def _check_orders(own: list[Entry]) -> None:
         if entry.kind == "ordered":
             detail = entry.detail
             assert run.inputs is not None and run.gates is not None
+            assert detail.artifacts == artifacts_of(run, detail.action)
+            assert set(detail.artifacts) == set(NAMES)
             if detail.action == "deploy":
                 # Gates passed, for this stage, and were decided when the order was, or after the run rested.
                 assert run.gates.aggregate in ("PASS", "WARN")
