@@ -59,6 +59,9 @@ def test_a_successor_is_read_as_if_it_were_read_whole(seed: int) -> None:
         except Refused:
             assert made is None
             continue
+        gone, came = objects.differing(old, whole)
+        assert set(gone) - set(came) == set(before) - set(objects.entries(whole))
+        assert set(came) - set(gone) == set(objects.entries(whole)) - set(before)
         if made is None:
             continue
         judged += 1

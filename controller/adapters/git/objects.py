@@ -109,6 +109,34 @@ def listing(oid: str, data: bytes) -> Listing:
     return Listing(data, starts)
 
 
+def _window(old: Listing, data: bytes) -> tuple[int, int]:
+    """(first, last): outside `old.starts[first]` to `old.starts[last]` a tree and `data` have the same bytes, before
+    it as they stand and behind it from the end."""
+    was = old.data
+    shorter = min(len(was), len(data))
+    # The first and the last byte that differ, found by one subtraction of the bytes as numbers.
+    apart = int.from_bytes(was[:shorter], "big") ^ int.from_bytes(data[:shorter], "big")
+    first = bisect_right(old.starts, shorter - (apart.bit_length() + 7) // 8) - 1
+    room = shorter - old.starts[first]
+    if not room:
+        return first, len(old.starts) - 1
+    apart = int.from_bytes(was[-room:], "little") ^ int.from_bytes(data[-room:], "little")
+    return first, bisect_left(old.starts, len(was) - (room - (apart.bit_length() + 7) // 8))
+
+
+def differing(old: Listing, new: Listing) -> tuple[Entries, Entries]:
+    """Entries of two trees among which all are that differ; the cost is that of what lies between them."""
+    if not old.data or not new.data:
+        return entries(old), entries(new)
+    first, last = _window(old, new.data)
+    begin, end = old.starts[first], old.starts[last]
+    behind = end + len(new.data) - len(old.data)
+    at = bisect_left(new.starts, behind)
+    if at == len(new.starts) or new.starts[at] != behind:
+        return entries(old), entries(new)
+    return _ENTRY.findall(old.data[begin:end]), _ENTRY.findall(new.data[begin:behind])
+
+
 def succeed(oid: str, old: Listing, data: bytes) -> tuple[Listing, Entries, Entries] | None:
     """A tree that differs from `old` in one place: its listing, and old and new entries of that place.
 
@@ -118,18 +146,8 @@ def succeed(oid: str, old: Listing, data: bytes) -> tuple[Listing, Entries, Entr
     was = old.data
     if not was:
         return None
-    shorter = min(len(was), len(data))
-    # The first and the last byte that differ, found by one subtraction of the bytes as numbers.
-    apart = int.from_bytes(was[:shorter], "big") ^ int.from_bytes(data[:shorter], "big")
-    first = bisect_right(old.starts, shorter - (apart.bit_length() + 7) // 8) - 1
-    begin = old.starts[first]
-    room = shorter - begin
-    if not room:
-        last = len(old.starts) - 1
-    else:
-        apart = int.from_bytes(was[-room:], "little") ^ int.from_bytes(data[-room:], "little")
-        last = bisect_left(old.starts, len(was) - (room - (apart.bit_length() + 7) // 8))
-    end = old.starts[last]
+    first, last = _window(old, data)
+    begin, end = old.starts[first], old.starts[last]
     shift = len(data) - len(was)
     middle = data[begin : end + shift]
     made: Entries = _ENTRY.findall(middle)

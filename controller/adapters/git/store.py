@@ -193,7 +193,7 @@ class ObjectStore:
                 self._keep(new, made[0])
                 return made[1], made[2]
             after = self._keep(new, objects.listing(new, data))
-        return objects.entries(before), objects.entries(after)
+        return objects.differing(before, after)
 
     def _listing(self, oid: str) -> Listing:
         known = self._listings.get(oid)
