@@ -110,8 +110,8 @@ def listing(oid: str, data: bytes) -> Listing:
 
 
 def _window(old: Listing, data: bytes) -> tuple[int, int]:
-    """(first, last): outside `old.starts[first]` to `old.starts[last]` a tree and `data` have the same bytes, before
-    it as they stand and behind it from the end."""
+    """(first, last): before `old.starts[first]` a tree and `data` have the same bytes, and from `old.starts[last]`
+    on too, counted from the end."""
     was = old.data
     shorter = min(len(was), len(data))
     # The first and the last byte that differ, found by one subtraction of the bytes as numbers.

@@ -80,7 +80,7 @@ class Root:
 
     def add(self, blobs: Mapping[str, str]) -> bool:
         """Set paths to blobs by id, for the next `apply` to encode; False when one of the paths stood already."""
-        return all([self._put(path, bytes.fromhex(oid)) for path, oid in blobs.items()])
+        return all(self._put(path, bytes.fromhex(oid)) for path, oid in blobs.items())
 
     def holds(self, path: str) -> bool:
         """Whether a file stands at `path`."""
