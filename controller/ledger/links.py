@@ -13,7 +13,8 @@ from typing import Any
 
 from controller.errors import LockgateError
 from controller.ledger import dsse
-from controller.ledger.canonical import canonical, digest
+from controller.ledger.canonical import canonical_plain as canonical
+from controller.ledger.canonical import digest
 from controller.model import link as links
 from controller.model.entry import Approval, Deployed, Entry, Gates, Inputs, Opened, Ordered, Sealed, Verified
 from controller.model.keys import key_id

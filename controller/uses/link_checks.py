@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from controller.errors import LockgateError
 from controller.ledger import dsse, links
 from controller.ledger.append import run_entries
-from controller.ledger.canonical import canonical, digest, parse_canonical
+from controller.ledger.canonical import canonical_plain as canonical
+from controller.ledger.canonical import digest, parse_canonical
 from controller.model.entry import Approval, Deployed, Entry, Sealed
 from controller.model.keys import key_id
 from controller.model.link import SEAL, SUMS, LinkSignature, approve_link, deploy_link, link_name

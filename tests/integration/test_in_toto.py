@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from controller.adapters.attest.layout import countersign, make_layout, merge, signed_by
 from controller.adapters.git.keys import KeySigner
 from controller.errors import Invalid
-from controller.ledger.append import prepare, write
+from controller.ledger.append import load, prepare, write
 from controller.ledger.canonical import digest
 from controller.ledger.dsse import STATEMENT_PAYLOAD, sign
 from controller.ledger.links import sign_link
@@ -156,6 +156,23 @@ def test_a_layout_can_demand_the_reviewers_own_link(audit: Audit, tmp_path: Path
         assert audit.says(where, run, approvers=reviewers)[0] == code
         assert audit.says(where, run, approvers=reviewers, approved_by=2)[0] == 1
         assert audit.says(where, run, approvers={"ruth": reviewers["ruth"]})[0] == 1
+
+
+def test_a_controller_that_was_restarted_seals_alike(tmp_path: Path) -> None:
+    sealed = []
+    for name, restarts in (("one", False), ("two", True)):
+        (tmp_path / name).mkdir()
+        home = Home(tmp_path / name, agents=("a", "b"))
+        home.release("shop-1")
+        for draft in home.story.run("dev", "shop-1"):
+            if restarts:
+                home.ledger = load(home.repo, home.ledger.commit or "")
+            home.batch([draft])
+        assert home.verify().findings == ()
+        (folder,) = sealed_folders(home.origin).values()
+        sums = home.git("show", f"lockgate/evidence:{folder}/links/SHA256SUMS")
+        sealed.append([line.rsplit("/", 1)[1].split(".")[0] for line in sums.splitlines()])
+    assert sealed[0] == sealed[1]
 
 
 # --- tampering ---------------------------------------------------------------------------------------------
