@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from controller.errors import Invalid, Refused
 from controller.ledger import dsse
 from controller.ledger.canonical import canonical, digest, encode_plain, is_plain, parse_canonical
-from controller.ledger.statement import STATEMENT_TYPE, Statement, has_floats, statement_model
+from controller.ledger.statement import STATEMENT_TYPE, WITH_FLOATS, Statement, statement_model
 from controller.model.entry import (
     EVENT_KINDS,
     KINDS,
@@ -247,7 +247,7 @@ def _well_written(payload: bytes, path: str) -> tuple[Statement, dict[str, Any]]
         statement = statement_model(named[1]).model_validate_json(payload, strict=True)
         value = statement.wire()
         predicate = value["predicate"]
-        numbers = predicate if has_floats(named[1]) else (predicate["why"], predicate["how"])
+        numbers = predicate if named[1] in WITH_FLOATS else (predicate["why"], predicate["how"])
         plain = is_plain(numbers) and encode_plain(value) == payload
     except (ValidationError, TypeError):
         return None

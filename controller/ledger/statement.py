@@ -5,7 +5,6 @@ One set of models reads entries strictly, writes them, and yields the published 
 
 from __future__ import annotations
 
-import json
 from functools import cache
 from typing import Annotated, Any, Literal
 
@@ -13,6 +12,8 @@ from pydantic import ConfigDict, Field, create_model
 
 from controller.model.entry import KINDS, TEST_RESULT, Predicate, Wire, predicate_type
 
+WITH_FLOATS = frozenset({"opened", "evaluated"})
+"""Kinds whose details have floats, besides what `why` and `how` of any entry may hold."""
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 HexSha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -66,9 +67,3 @@ def statement_model(kind: str) -> type[Statement]:
         "predicate": (predicate, ...),
     }
     return create_model(f"{name}Statement", __base__=Statement, **members)
-
-
-@cache
-def has_floats(kind: str) -> bool:
-    """Whether entries of a kind have floats of their own, besides what `why` and `how` may hold."""
-    return '"number"' in json.dumps(statement_model(kind).model_json_schema())

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from controller.errors import Invalid
 from controller.ledger.canonical import MAX_INT, canonical, digest, parse, parse_canonical
+from controller.ledger.statement import WITH_FLOATS, statement_model
+from controller.model.entry import KINDS
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 SCALARS = (
@@ -128,3 +130,8 @@ def test_keys_sort_by_utf16_units() -> None:
 
 def test_digest_names_its_algorithm() -> None:
     assert digest(b"") == "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+
+def test_the_kinds_with_floats_are_those_whose_schemas_have_numbers() -> None:
+    found = {kind for kind in KINDS if '"number"' in json.dumps(statement_model(kind).model_json_schema())}
+    assert found == WITH_FLOATS
