@@ -11,7 +11,7 @@ from controller.model import entry
 
 INTRO = """Every entry on the evidence branch is a DSSE envelope around an in-toto Statement whose predicate has
 the common fields below and the `detail` of its kind. Times are RFC 3339 in UTC with microseconds, digests
-`sha256:<hex>`, Git object ids bare hex. Source: `controller/model/entry.py`."""
+`sha256:<hex>`, Git object ids bare hex. Source: `controller/model/entry.py` and the details it names."""
 
 
 def page() -> str:

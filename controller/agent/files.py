@@ -23,8 +23,8 @@ def _libc() -> ctypes.CDLL:
 
 
 def sync_filesystem(path: Path) -> None:
-    """Make everything durable that was written to the file system of the folder `path`: one syncfs(2), however many
-    files there are. Raises OSError when the disk did not take it all (Linux 5.8 and later say so)."""
+    """Make all that was written to the file system of the folder `path` durable: one syncfs(2), however many files
+    there are. Raises OSError when the disk did not take it all (Linux 5.8 and later say so)."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         if _libc().syncfs(fd) != 0:

@@ -26,35 +26,10 @@ from controller.model.base import (
     Text,
     Time,
 )
+from controller.model.request import Verb
 
-ACTIONS = (
-    "approve",
-    "reject",
-    "pause",
-    "resume",
-    "continue",
-    "retry",
-    "mark-failed",
-    "abort",
-    "rollback",
-    "override",
-    "acknowledge",
-    "replay",
-)
-Action = Literal[
-    "approve",
-    "reject",
-    "pause",
-    "resume",
-    "continue",
-    "retry",
-    "mark-failed",
-    "abort",
-    "rollback",
-    "override",
-    "acknowledge",
-    "replay",
-]
+Action = Verb
+"""What Trust grants: the verbs of requests, all of them."""
 Count = Annotated[int, Field(ge=1), INTEGRAL]
 _NAME = {"type": "string", "pattern": NAME_PATTERN, "maxLength": NAME_MAX}
 RoleOrRoles = Annotated[

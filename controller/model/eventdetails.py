@@ -1,0 +1,183 @@
+"""The details of events: entries that belong to no run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from controller.model.wire import (
+    Actor,
+    GitId,
+    Pin,
+    Precondition,
+    Sha256,
+    Time,
+    Wire,
+)
+
+
+class Genesis(Wire):
+    """Index 0: names the trust root this branch answers to."""
+
+    project: str
+    genesis: GitId
+    refs: dict[str, str]
+
+
+class SlotChange(Wire):
+    """A promotion slot changed on accepted main. It stays pending until an `opened` entry names its commit.
+
+    `approvers` signed the merge that brought it and are in none of `authors`; `seen_lock` is the release's
+    lock in that merge's first parent, which is what they could see when they approved.
+    """
+
+    environment: str
+    commit: GitId
+    pin: Pin
+    release: str
+    reason: str
+    ticket: str | None
+    not_before: Time | None
+    expires: Time | None
+    preconditions: tuple[Precondition, ...] = ()
+    requester: Actor | None
+    authors: tuple[str, ...]
+    approvers: tuple[Actor, ...]
+    seen_lock: GitId | None
+    at: Time
+
+
+class Accepted(Wire):
+    """Main moved on, by `commits` first-parent steps that satisfied the path rules."""
+
+    previous: GitId | None
+    tip: GitId
+    commits: int
+    cured: tuple[GitId, ...] = ()
+    slots: tuple[SlotChange, ...] = ()
+
+
+class MainRefused(Wire):
+    """A first-parent commit of main that the path rules do not allow; main stands still before it."""
+
+    commit: GitId
+    code: str
+    message: str
+    paths: tuple[str, ...]
+    signer: str | None
+
+
+class LockMade(Wire):
+    """Tags resolved: the lock's bytes are in `content`, and the file on main must equal them."""
+
+    release: str
+    path: str
+    manifest_digest: Sha256
+    release_digest: Sha256
+    sha256: Sha256
+    components: dict[str, Sha256]
+    content: str
+
+
+class TagMoved(Wire):
+    """A tag no longer names the digest that was locked; `found` is null when the tag is gone."""
+
+    release: str
+    component: str
+    tag: str
+    locked: Sha256
+    found: Sha256 | None
+
+
+class RequestJudged(Wire):
+    """A request's one verdict."""
+
+    commit: GitId
+    request: str | None
+    verb: str | None
+    environment: str | None
+    run: str | None
+    accepted: bool
+    code: str
+    message: str
+    reason: str | None
+
+
+class ReplayedDecision(Wire):
+    """One decision made again: the digest on record and the one that came out, null when it could not be made."""
+
+    sequence: int
+    kind: str
+    recorded: Sha256
+    replayed: Sha256 | None
+    match: bool
+    message: str = ""
+
+
+class Replayed(Wire):
+    """A replay that somebody asked for: every decision of `run` made again from committed inputs.
+
+    `request` is the commit that asked; `code` is "replayed" when every decision could be made again.
+    """
+
+    run: str
+    request: GitId
+    by: str
+    reason: str
+    code: str
+    decisions: tuple[ReplayedDecision, ...]
+    total: int
+    matching: int
+    match: bool
+
+
+MOST_REMOVED = 256
+"""How many removed commits a repair names; parents link the others, which it only counts."""
+
+
+class EvidenceRepaired(Wire):
+    """Foreign commits on this branch; the tree before them, that of `restored`, was put back.
+
+    `removed` are the first ones (at most `MOST_REMOVED`), oldest first; `commits` counts all of them when there
+    are more. `reasons` says in words why they are not the controller's, each once.
+    """
+
+    removed: tuple[GitId, ...]
+    restored: GitId
+    commits: int | None = None
+    reasons: tuple[str, ...] = ()
+
+    def names(self, foreign: Sequence[str], good: str | None) -> bool:
+        """Whether this is the repair of exactly these commits on top of `good`."""
+        counted = len(self.removed) if self.commits is None else self.commits
+        return (self.removed, counted, self.restored) == (tuple(foreign[:MOST_REMOVED]), len(foreign), good)
+
+
+class Witness(Wire):
+    """An agent that cosigned the log when it had `size` entries, at a time of its own clock."""
+
+    agent: str
+    size: int
+    at: Time
+
+
+class Witnessed(Wire):
+    """Other eyes on the log: checkpoints of at least `size` entries (signed notes, verbatim), cosigned by agents."""
+
+    size: int
+    checkpoints: tuple[str, ...]
+    witnesses: tuple[Witness, ...]
+
+
+class TimeAnchored(Wire):
+    """A time-stamp authority's word that the log's first `size` entries existed at `time`.
+
+    `token` is its RFC 3161 response (DER, base64) over the bytes of `checkpoint`, a signed note; `run` is the
+    newest sealed run among the entries.
+    """
+
+    run: str
+    size: int
+    checkpoint: str
+    authority: str
+    token: str
+    time: Time
