@@ -52,8 +52,9 @@ def options(
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command; returns its exit code: 0 yes, 1 no, 2 it could not be done."""
-    for group in GROUPS:
-        importlib.import_module(f"controller.cli.{group}").register(app)
+    if not app.registered_commands:
+        for group in GROUPS:
+            importlib.import_module(f"controller.cli.{group}").register(app)
     try:
         code = _named(typer.main.get_command(app))(list(arguments), prog_name="lockgate", standalone_mode=False)
     except typer.Exit as stop:

@@ -11,7 +11,7 @@ import typer
 
 from controller.cli.context import Context, context_of
 from controller.cli.session import RootOption, load_root, reading
-from controller.errors import Invalid
+from controller.errors import Invalid, Refused
 
 if TYPE_CHECKING:
     from controller.model.trustroot import RootCheckpoint, TrustRoot
@@ -142,11 +142,18 @@ def _history(path: Path, root: TrustRoot, folder: Path, content: Pack | None = N
     from dataclasses import replace
 
     from controller.uses.bundle import same_as_history
+    from controller.uses.findings import Finding, VerifyReport, rule_of
     from controller.uses.verify import verify
     from controller.wiring.bundles import open_bundle
     from controller.wiring.repos import ask_cel, verify_ssh
 
     with open_bundle(path, root, folder) as repo:
+        try:
+            repo.commit(root.genesis)
+        except Refused:
+            what = "the bundle is of another project: it does not hold the pinned genesis commit"
+            found = Finding("genesis-mismatch", root.genesis, "", rule_of("genesis-mismatch"), what)
+            return VerifyReport(False, 0, 0, 0, (), (found,))
         report = verify(repo, root, verify_ssh=verify_ssh, ask=ask_cel())
         tip = repo.observe().evidence
         if content is None or tip is None:

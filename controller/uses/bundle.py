@@ -1,4 +1,4 @@
-"""Verification of what was exported: an audit pack by itself, and the Git bundle in it by the rules of all history.
+"""Verification of what was exported: an audit pack by itself, the Git bundle in it by the rules of all history.
 
 A pack stands on its own bytes and on the pinned root. Trust proves itself from the pinned genesis, the evidence
 commits since the run opened are signed and linked, together with the peaks before them they make the root of the

@@ -118,7 +118,7 @@ def _decision(again: Again) -> DecisionRow:
         recorded=again.recorded,
         replayed=again.replayed,
         match=again.match,
-        message="; ".join(message for _, _, message in again.problems) or again.undecided,
+        message="; ".join(dict.fromkeys(message for _, _, message in again.problems)) or again.undecided,
     )
 
 

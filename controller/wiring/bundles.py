@@ -1,4 +1,4 @@
-"""Git bundles where uses meet adapters: writing them from a repository, opening foreign ones in a private place."""
+"""Git bundles where uses meet adapters: writing them from a repository, opening foreign ones in private."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def write_history(repo: GitRepo, tips: Mapping[str, str], path: Path) -> None:
 
 
 def read_commit(oid: str, data: bytes) -> Commit:
-    """A commit from its raw bytes, its signature checked. Raises Refused("object-corrupt" | "commit-malformed")."""
+    """A commit from its raw bytes, its signature checked. Raises Refused("object-corrupt")."""
     if object_id(b"commit", data) != oid:
         raise Refused("object-corrupt", "a commit is not what its name says", where=f"chain/{oid[:40]}")
     return parse_commit(oid, data)

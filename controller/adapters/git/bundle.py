@@ -8,6 +8,8 @@ at the same path, and the zlib streams hold stored blocks (RFC 1951, 3.2.4), whi
 from __future__ import annotations
 
 import hashlib
+import re
+import shutil
 import struct
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -150,16 +152,37 @@ def unbundle(path: Path, gitdir: Path, wanted: Mapping[str, str]) -> dict[str, s
     `wanted` maps the names to have to the names in the bundle; those that are absent there are left out. Raises
     Invalid("bundle-malformed" | "bundle-incomplete"), Unavailable when git cannot be run.
     """
-    refs = bundle_refs(path)
+    refs = dict(_wanted(bundle_refs(path), wanted))
+    if not refs:
+        raise _malformed(path, "it holds none of the project's branches")
     made = git(None, ["init", "-q", "--bare", "--template=", str(gitdir)], timeout=60.0)
-    specs = [f"+{theirs}:{ours}" for ours, theirs in wanted.items() if theirs in refs]
-    if not specs or made.code:
-        raise _malformed(path, "it holds none of the project's branches" if specs == [] else made.words)
-    options = ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", str(path.resolve())]
-    done = git(gitdir, [*options, *specs], timeout=SECONDS)
+    if made.code:
+        raise _malformed(path, made.words)
+    # `git fetch` takes a bundle's objects unchecked before git 2.46: the pack is taken out and indexed strictly.
+    pack = _pack_of(path, gitdir / "objects" / "pack")
+    done = git(gitdir, ["index-pack", "--strict", str(pack)], timeout=SECONDS)
+    for name, oid in refs.items():
+        if done.code == 0:
+            done = git(gitdir, ["update-ref", name, oid], timeout=60.0)
     if done.code:
         raise _malformed(path, done.words)
-    return {ours: refs[theirs] for ours, theirs in wanted.items() if theirs in refs}
+    return refs
+
+
+def _wanted(refs: Mapping[str, str], wanted: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    for ours, theirs in wanted.items():
+        oid = refs.get(theirs)
+        if oid is not None and re.fullmatch("[0-9a-f]{40}", oid):
+            yield ours, oid
+
+
+def _pack_of(path: Path, folder: Path) -> Path:
+    """The pack in a bundle, as a file of its own below `folder`."""
+    target = folder / "pack-of-bundle.pack"
+    with path.open("rb") as file, target.open("xb") as out:
+        file.seek(file.read(_HEAD).index(b"\n\n") + 2)
+        shutil.copyfileobj(file, out, 1 << 20)
+    return target
 
 
 def _malformed(path: Path, why: str) -> Invalid:
