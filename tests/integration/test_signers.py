@@ -186,6 +186,31 @@ def test_no_key_is_ever_shown(keys: dict[str, Path], tmp_path: Path, caplog: pyt
     assert not [piece for piece in pieces if piece in said + caplog.text]
 
 
+@pytest.mark.parametrize(
+    "kind", [["-algorithm", "RSA"], ["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"]]
+)
+def test_a_token_signs_through_the_agent(kind: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PKCS#11, here SoftHSM: ssh-agent holds the token's keys by its module, and its PIN."""
+    tokens, pem = tmp_path / "tokens", tmp_path / "key.pem"
+    tokens.mkdir()
+    (tmp_path / "softhsm2.conf").write_text(f"directories.tokendir = {tokens}\nobjectstore.backend = file\n")
+    (tmp_path / "pin").write_text("#!/bin/sh\necho 1234\n")
+    (tmp_path / "pin").chmod(0o700)
+    monkeypatch.setenv("SOFTHSM2_CONF", str(tmp_path / "softhsm2.conf"))
+    token = ["--token", "lockgate", "--pin", "1234"]
+    for command in (
+        ["softhsm2-util", "--init-token", "--free", "--label", "lockgate", "--pin", "1234", "--so-pin", "5678"],
+        ["openssl", "genpkey", *kind, "-out", str(pem)],
+        ["softhsm2-util", "--import", str(pem), "--label", "signer", "--id", "a1", *token],
+    ):
+        subprocess.run(command, check=True, capture_output=True)
+    with ssh_agent() as path:
+        asks = {"SSH_AUTH_SOCK": path, "SSH_ASKPASS": str(tmp_path / "pin"), "SSH_ASKPASS_REQUIRE": "force"}
+        module = next(str(found) for found in Path("/usr/lib").rglob("libsofthsm2.so"))
+        subprocess.run(["ssh-add", "-s", module], env=os.environ | asks, check=True, capture_output=True)
+        holds(tmp_path, open_signer("ssh-agent:", {"SSH_AUTH_SOCK": path}))
+
+
 @pytest.mark.parametrize("address", ["pkcs11:token=x", "vault:key"])
 def test_an_unknown_scheme_is_refused(address: str) -> None:
     with pytest.raises(Invalid, match="signer-scheme-unknown"):

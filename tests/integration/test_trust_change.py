@@ -24,6 +24,7 @@ from controller.adapters.git.sshsig import FileSigner, generate_key
 from controller.cli import app as cli
 from controller.core.trust import TRUST_NAMESPACE
 from controller.demo.stage import Stage, release_file
+from controller.errors import Stalled
 from controller.settings import data_dir
 from controller.wiring.controller import Controller, ControllerSettings
 from controller.wiring.people import Person, commit_on, merge_branch
@@ -93,10 +94,10 @@ class Shop:
     def person(self, name: str, key: str | None = None) -> Person:
         return Person(name, f"{name}@example.com", FileSigner(self.stage.keys / (key or name)))
 
-    def controller(self) -> None:
+    def controller(self, key: str = "controller") -> None:
         stage = self.stage
         settings = ControllerSettings(
-            str(stage.origin), stage.trust_root, self.key("controller"), stage.state, images=stage.images
+            str(stage.origin), stage.trust_root, self.key(key), stage.state, images=stage.images
         )
         Controller(settings).run_once()
 
@@ -118,16 +119,16 @@ class Shop:
     def trust(self) -> dict[str, Any]:
         return dict(yaml.safe_load(self.git("show", "main:trust/trust.yaml")))
 
-    def lands(self, who: Person, path: str, text: str) -> str | None:
+    def lands(self, who: Person, path: str, text: str, controller: str = "controller") -> str | None:
         """`who` commits on a branch, bob merges, the controller judges: the code of its refusal, if any."""
         branch = f"change-{time.monotonic_ns()}"
         commit_on(self.repo, branch, who, {path: text.encode()}, "Change")
         merge_branch(self.repo, branch, self.person("bob"), into="main", message=f"Merge branch '{branch}'")
-        self.controller()
+        self.controller(controller)
         codes = self.refused()
         if codes:
             self.ask("merge", "restore-main", "--key", self.key("carol"))
-            self.controller()
+            self.controller(controller)
             assert self.refused() == []
         return codes[0] if codes else None
 
@@ -341,3 +342,23 @@ def test_an_agents_key_is_rotated_by_review(shop: Shop) -> None:
     assert spec["publicKey"] == FileSigner(shop.stage.keys / "dev-1b").public_key
     assert [one["publicKey"] for one in spec["previousKeys"]] == [FileSigner(shop.stage.keys / "dev-1").public_key]
     assert shop.ask("validate", "validate", "--ref", "main") == []
+
+
+@pytest.mark.parametrize("how", [["--overlap", "1h"], ["--compromised"]])
+def test_the_controllers_key_is_rotated(shop: Shop, how: list[str]) -> None:
+    made = shop.ask(
+        "trust-rotate", "trust", "rotate", "controller", "--new-key", shop.new_key("controller2"), *how,
+        "--key", shop.key("olivia"),
+    )  # fmt: skip
+    for owner in ("olivia", "oscar"):
+        shop.ask("trust-sign", "trust", "sign", "--key", shop.key(owner))
+    assert shop.ask("merge", "merge", made["branch"], "--key", shop.key("oscar"))["accepted"] is True
+    if "--compromised" in how:
+        with pytest.raises(Stalled, match="signer-not-controller"):
+            shop.controller()
+    else:
+        shop.controller()
+    shop.controller("controller2")
+    assert shop.lands(shop.person("alice"), "README.md", "under the new key\n", "controller2") is None
+    assert shop.ask("trust-show", "trust", "show")["inForce"] == 2
+    shop.verifies()
