@@ -137,7 +137,7 @@ class Client:
         Raises Unavailable when the controller does not answer, Refused with order-untrusted-signer,
         order-stale, order-foreign, log-inconsistent, or the controller's own refusal of this agent.
         """
-        nonce = secrets.token_hex(16)
+        nonce, known = secrets.token_hex(16), self._logbook.size
         key, certificate = signing_now(self._signer)
         message = Poll(
             certificate=certificate,
@@ -148,7 +148,7 @@ class Client:
             wait_seconds=wait_seconds,
             statements=list(statements),
             trust_version=self._keyring.version,
-            log_size=self._logbook.size,
+            log_size=known,
             # A witness is known by a key that stays; a certified key is another one tomorrow.
             cosignature=self._logbook.cosignature() if certificate is None else None,
             complaint=self._logbook.complaint,
@@ -172,7 +172,7 @@ class Client:
         if delivery.trust_version > self._keyring.version:
             self.fetch_trust()
         if delivery.log is not None:
-            self._logbook.follow(delivery.log, self.consistency)
+            self._logbook.follow(delivery.log, known, self.consistency)
         return delivery
 
     def order(self, envelope: dict[str, Any], delivery: Delivery) -> Order:

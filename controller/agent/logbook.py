@@ -78,8 +78,8 @@ class Logbook:
                 self._signed = Cosignature(size=self._size, line=line)
             return self._signed
 
-    def follow(self, proof: LogProof, ask: Ask) -> None:
-        """Go on to the checkpoint of a delivery.
+    def follow(self, proof: LogProof, told: int, ask: Ask) -> None:
+        """Go on to the checkpoint of a delivery, which answers a poll that `told` of so many entries.
 
         Raises Refused("checkpoint-signature"), Refused("log-inconsistent") when it is no continuation of what
         was seen - kept with both checkpoints as evidence -, Unavailable when a proof could not be asked for.
@@ -88,7 +88,7 @@ class Logbook:
         with self._lock:
             shown = open_checkpoint(note, self._origin, self._keys())
             try:
-                self._check(shown, proof, ask)
+                self._check(shown, proof, told, ask)
             except (Refused, Invalid) as error:
                 self.complaint = "log-inconsistent"
                 self._keep_conflict(note, error)
@@ -170,10 +170,10 @@ class Logbook:
         self._note = data
         return known.size, known.root
 
-    def _check(self, shown: Checkpoint, proof: LogProof, ask: Ask) -> None:
-        if shown.size == 0 or self._size == 0:
-            if self._size:
-                raise Refused("log-inconsistent", "the log is empty again", got="size 0")
+    def _check(self, shown: Checkpoint, proof: LogProof, told: int, ask: Ask) -> None:
+        if shown.size < told:
+            raise Refused("log-inconsistent", "the log is shorter than it was", got=f"size {shown.size}")
+        if self._size == 0:
             return
         if shown.size > self._size:
             # The other connection may have moved this agent on since the poll that this proof was made for.

@@ -287,7 +287,8 @@ def evidence_text(run: str, rows: Sequence[Mapping[str, Any]]) -> str:
             for row in rows
         ],
     )
-    return f"{timeline_head(run)}\n{drawn}"
+    anchored = any((row["checkpoint"], row["state"]) == ("time-anchored", "sealed") for row in rows)
+    return f"{timeline_head(run)}\n{drawn}" + ("" if anchored else "\nnot time-anchored")
 
 
 def diagnostics_text(rows: Sequence[Mapping[str, Any]], where: str) -> str:

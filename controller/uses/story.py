@@ -14,8 +14,9 @@ from typing_extensions import TypedDict
 from controller.core.run import fold
 from controller.errors import Invalid
 from controller.ledger.append import run_entries
-from controller.ledger.canonical import parse
+from controller.ledger.canonical import digest, parse
 from controller.ledger.entry import read
+from controller.ledger.fold import load_state
 from controller.model.entry import Deployed, Entry, Inputs, Ordered, RolledBack, Sealed, Verified, format_time
 from controller.ports import Repo
 
@@ -223,6 +224,25 @@ def evidence(repo: Repo, tip: str, run: str) -> list[EvidenceRow]:
         )
         for kind in missing
     ]
+    return rows + _visible(repo, tip, entries[-1] if ended else None)
+
+
+def _visible(repo: Repo, tip: str, seal: Entry | None) -> list[EvidenceRow]:
+    """What others said of the log that holds the seal: cosignatures where there are any, and the time-stamp."""
+    marks = load_state(repo, tip).cursors.log
+    rows = []
+    for kind, mark in (("witnessed", marks.witnessed), ("time-anchored", marks.anchored)):
+        file = None
+        if mark is not None and seal is not None and mark.size > seal.predicate.index:
+            file = repo.file(tip, mark.event)
+        if mark is not None and file is not None:
+            envelope = digest(repo.read(file.blob))
+            rows.append(
+                EvidenceRow(checkpoint=kind, state="sealed", sequence=None, envelope=envelope, path=mark.event)
+            )
+        elif kind == "time-anchored":
+            state: Literal["absent", "pending"] = "absent" if seal is not None else "pending"
+            rows.append(EvidenceRow(checkpoint=kind, state=state, sequence=None, envelope=None, path=None))
     return rows
 
 

@@ -94,6 +94,16 @@ def test_another_history_than_before_is_refused(world: World, shared: int, size:
     assert "web-1" not in world.hub.refused()
 
 
+def test_a_rewound_log_whose_end_the_agent_remembers_is_refused(world: World) -> None:
+    agent = world.agent("web-1", poll_seconds=0.2)
+    for size in (3, 5, 8):
+        world.log.record(size - world.log.log.size)
+        until("the checkpoint is kept", lambda size=size: seen(agent) == size)
+    controller_with(world, other_log(world, 5, 5))
+    complains(world, agent)
+    assert seen(agent) == 8
+
+
 def test_a_log_that_goes_on_is_followed_over_restarts(world: World) -> None:
     agent = world.agent("web-1", poll_seconds=1.0)
     api = {"api": component(world.image("api", "v1", service("one")))}

@@ -97,8 +97,8 @@ def test_targets_know_their_last_result(home: Home) -> None:
 def test_evidence_tells_sealed_from_pending_and_absent(home: Home) -> None:
     tip = home.ledger.commit or ""
     done = story.evidence(home.repo, tip, run_of(home, 1))
-    assert [row["checkpoint"] for row in done] == list(story.EXPECTED)
-    assert {row["state"] for row in done} == {"sealed"}
+    assert [row["checkpoint"] for row in done] == [*story.EXPECTED, "time-anchored"]
+    assert [row["state"] for row in done] == ["sealed"] * len(story.EXPECTED) + ["absent"]
     back = {row["checkpoint"]: row["state"] for row in story.evidence(home.repo, tip, run_of(home, 2))}
     assert back["verified"] == "absent"
     assert back["sealed"] == "sealed"

@@ -7,7 +7,13 @@ import http.server
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
 from tests.support.components import used
 
@@ -39,14 +45,13 @@ def _openssl(*arguments: str) -> bytes:
 
 
 class Authority:
-    """Keys, certificates and answers. `usage` is the signer's extended key usage, if it is not time-stamping."""
+    """Keys, certificates and answers."""
 
-    def __init__(self, folder: Path, *, usage: str = "") -> None:
+    def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True)
         self.folder = folder
         used("openssl", _openssl("version").decode())
-        config = CONFIG.format(folder=folder)
-        (folder / "tsa.cnf").write_text(config.replace("critical,timeStamping", usage) if usage else config)
+        (folder / "tsa.cnf").write_text(CONFIG.format(folder=folder))
         (folder / "serial").write_text("01\n")
         ca, key = str(folder / "ca.pem"), str(folder / "ca.key")
         new = ["req", "-newkey", "rsa:2048", "-nodes", "-sha256"]
@@ -63,6 +68,20 @@ class Authority:
         sign = ["x509", "-req", "-in", request, "-CA", ca, "-CAkey", key, "-CAcreateserial", "-sha256"]
         sign += ["-extfile", str(folder / "tsa.cnf"), "-extensions", "ext", "-out", str(folder / "tsa.pem")]
         _openssl(*sign, "-days", "3650")
+
+    def expire(self) -> None:
+        """The signer's certificate ended yesterday; the authority goes on signing all the same."""
+        ca = x509.load_pem_x509_certificate((self.folder / "ca.pem").read_bytes())
+        key = load_pem_private_key((self.folder / "ca.key").read_bytes(), None)
+        old = x509.load_pem_x509_certificate((self.folder / "tsa.pem").read_bytes())
+        assert isinstance(key, rsa.RSAPrivateKey)
+        now = datetime.now(UTC)
+        builder = x509.CertificateBuilder(ca.subject, old.subject, old.public_key(), x509.random_serial_number())
+        builder = builder.not_valid_before(now - timedelta(days=9)).not_valid_after(now - timedelta(days=1))
+        for extension in old.extensions:
+            builder = builder.add_extension(extension.value, extension.critical)
+        signed = builder.sign(key, hashes.SHA256())
+        (self.folder / "tsa.pem").write_bytes(signed.public_bytes(Encoding.PEM))
 
     @property
     def certificate(self) -> str:
