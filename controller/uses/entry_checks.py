@@ -148,12 +148,12 @@ class Seen:
         """The keys of the run's agents; read from its opened entry where the walk began later."""
         run = subject.entry.predicate.run or ""
         if run not in self._agents:
+            opened = self.files.opened(run)
             path = f"{subject.place.folder}/001-opened.dsse.json"
-            file = self._repo.file(subject.commit, path)
-            if file is not None:
-                detail = read(self._repo.read(file.blob), path, None).detail
-                if isinstance(detail, Opened):
-                    self.open(run, detail)
+            file = self._repo.file(subject.commit, path) if opened is None else None
+            detail = read(self._repo.read(file.blob), path, None).detail if file is not None else opened
+            if isinstance(detail, Opened):
+                self.open(run, detail)
         return self._agents.get(run, {})
 
 

@@ -11,7 +11,7 @@ from controller.ledger import dsse, links
 from controller.ledger.append import run_entries
 from controller.ledger.canonical import canonical_plain as canonical
 from controller.ledger.canonical import digest, parse_canonical
-from controller.model.entry import Approval, Deployed, Entry, Sealed
+from controller.model.entry import Approval, Deployed, Entry, Opened, Sealed
 from controller.model.keys import key_id
 from controller.model.link import SEAL, SUMS, LinkSignature, approve_link, deploy_link, link_name
 from controller.ports import Repo
@@ -31,6 +31,11 @@ class RunFiles:
 
     def forget(self, run: str) -> None:
         self._runs.pop(run, None)
+
+    def opened(self, run: str) -> Opened | None:
+        """What the run's first entry says, where it was walked."""
+        entries, _ = self._runs.get(run, ([], {}))
+        return entries[0].detail if entries and isinstance(entries[0].detail, Opened) else None
 
     def add(self, subject: Subject) -> tuple[list[Entry], dict[str, str]]:
         """The run's entries and files (path → hex SHA-256) up to and with this entry, links left out; read from
