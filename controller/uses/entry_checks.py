@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from controller.core.effects import agent_key
 from controller.core.gates import decision_digest
@@ -31,6 +32,7 @@ from controller.model.entry import (
     Opened,
     Ordered,
     Pin,
+    Replayed,
     RolledBack,
     Sealed,
     TargetResult,
@@ -45,6 +47,7 @@ from controller.uses.artifact_checks import Artifacts
 from controller.uses.link_checks import RunFiles, links_hold
 from controller.uses.order_checks import Orders
 from controller.uses.replay_checks import Ask, Replay
+from controller.uses.replay_record_checks import replay_on_record
 from controller.uses.statement_checks import Declared, declared_at, statement_problem
 from controller.uses.time_checks import times_agree
 
@@ -79,6 +82,7 @@ class Seen:
         self._repo = repo
         self.orders = Orders(repo, trusts or {})
         self.replay = Replay(repo, ask)
+        self.replays = partial(replay_on_record, repo, ask)
         self.files = RunFiles(repo)
         self.artifacts = Artifacts(repo)
         self._locks: dict[str, tuple[fold.LockRecord, Mapping[str, str]] | None] = {}
@@ -335,6 +339,12 @@ def decisions_replay(seen: Seen, subject: Subject) -> Iterator[Problem]:
     seen.replay.add(entry)
 
 
+def replays_hold(seen: Seen, subject: Subject) -> Iterator[Problem]:
+    """A recorded replay was asked for, and says what comes out."""
+    if isinstance(subject.entry.detail, Replayed):
+        yield from seen.replays(subject.commit, subject.entry.path, subject.entry.detail)
+
+
 ENTRY_CHECKS: tuple[Check, ...] = (
     records_belong,
     subject_holds,
@@ -348,5 +358,6 @@ ENTRY_CHECKS: tuple[Check, ...] = (
     links_hold,
     artifacts_stand,
     decisions_replay,
+    replays_hold,
 )
 """Every rule over single entries, in the order findings are reported."""

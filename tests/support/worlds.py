@@ -100,7 +100,7 @@ def trust(version: int = 1) -> bytes:
             {
                 "environments": ["*"],
                 "allow": {
-                    "operators": ["pause", "resume", "abort", "rollback", "continue"],
+                    "operators": ["pause", "resume", "abort", "rollback", "continue", "replay"],
                     "reviewers": ["approve", "reject"],
                     "developers": ["approve"],
                 },
