@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import timedelta
 
 from controller.core import rolling
 from controller.core.approvals import Tally, tally_of_run
+from controller.core.astray import listed
 from controller.core.desk import Desk
 from controller.core.gates import Decided, decide_gates
 from controller.core.inputs import gates_of, materialise
@@ -311,11 +312,6 @@ def _rollback_failure(run: Run) -> tuple[str, str]:
     if at_end.silent:
         text += f"; silent, what they run is not known: {listed(at_end.silent)}"
     return ("rollback-failed" if at_end.failed else "rollback-unconfirmed"), text
-
-
-def listed(names: Sequence[str], most: int = 8) -> str:
-    """Names in one line, the rest of a long list counted."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 STEPS: dict[str, Callable[[Desk, Run], bool]] = {

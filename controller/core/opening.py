@@ -8,6 +8,7 @@ from datetime import datetime
 from itertools import pairwise
 from typing import Any, Literal
 
+from controller.core.astray import astray, target_of_rollback
 from controller.core.desk import Desk
 from controller.core.run import Run
 from controller.core.world import RunDocuments
@@ -121,29 +122,11 @@ def open_rollback(
     return desk.open(run_name(environment, number, commit), environment, detail, documents, summary)
 
 
-def astray(place: EnvironmentState | None, names: tuple[str, ...]) -> tuple[str, ...]:
-    """Of these targets, those that reported another release than the one that completed last, or did not answer
-    their last order: a run that was aborted, or a rollback that failed, left them so."""
-    if place is None or place.manifest_digest is None:
-        return ()
-    there = place.targets
-    return tuple(n for n in names if n in there and there[n].manifest_digest != place.manifest_digest)
-
-
 def rollback_target(desk: Desk, environment: str) -> CompletedRun | None:
     """Where a requested rollback of an environment without an open run leads: where targets are astray, to what
     completed last; otherwise to what completed before it."""
     names = tuple(a.document.metadata.name for a in desk.world.intent.agents_of(environment))
     return target_of_rollback(desk.world.state.environments.get(environment), names)
-
-
-def target_of_rollback(place: EnvironmentState | None, names: tuple[str, ...]) -> CompletedRun | None:
-    """As `rollback_target`, from the environment's recorded state and the names of its agents."""
-    if place is None or not place.history:
-        return None
-    if astray(place, names):
-        return place.history[-1]
-    return place.history[-2] if len(place.history) > 1 else None
 
 
 def _mode(place: EnvironmentState | None, release: str) -> Literal["promotion", "rollback"]:

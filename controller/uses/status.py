@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from controller.core.opening import astray, target_of_rollback
+from controller.core.astray import astray, target_of_rollback
 from controller.core.run import Run
 from controller.core.transitions import ACTIONS
 from controller.model.entry import format_time

@@ -9,9 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from controller.core.advance import listed
 from controller.core.approvals import ANY, Tally, tally_of_run
-from controller.core.opening import documents_of
+from controller.core.astray import listed
 from controller.core.parse import parse
 from controller.core.run import Run
 from controller.model.documents import path_of
@@ -179,6 +178,8 @@ def _read_paths(found: View, environment: str) -> set[str]:
 def _between_runs(found: View, environment: str) -> Iterator[Blocker]:
     pending = [change for change in found.state.cursors.pending if change.environment == environment]
     if pending:
+        from controller.core.opening import documents_of  # all of deciding hangs on it, and this is seldom asked
+
         change = pending[-1]
         text = (
             f"the promotion of {change.release} ({change.commit[:8]}) is accepted, and no run is open for it yet"
