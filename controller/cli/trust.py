@@ -274,6 +274,8 @@ def public_key_of(given: str) -> str:
     from controller.core.keys import normal_key
     from controller.wiring.repos import load_key
 
+    if "PRIVATE KEY" in given:
+        return load_key(given).public_key  # which refuses it, and repeats nothing of it
     text = given
     path = Path(given)
     try:

@@ -183,6 +183,9 @@ def test_no_key_is_ever_shown(keys: dict[str, Path], tmp_path: Path, caplog: pyt
     public = open_signer("env:KEY", {"KEY": text}).public_key
     pieces = {secret[at : at + 20] for at in range(len(secret) - 20)}
     pieces = {piece for piece in pieces if piece not in public}
+    with pytest.raises(Invalid, match="key-unreadable") as named:
+        open_signer(text)
+    said += str(named.value)
     assert not [piece for piece in pieces if piece in said + caplog.text]
 
 

@@ -31,6 +31,15 @@ def open_signer(address: str | os.PathLike[str], environ: Mapping[str, str] | No
     """
     known = os.environ if environ is None else environ
     text = os.fspath(address)
+    if "\n" in text or "PRIVATE KEY" in text:
+        # Nothing of it is repeated: it may be the secret itself.
+        raise Invalid(
+            "key-unreadable",
+            "a key is named by its address, not by its text",
+            expected="a path, " + ", ".join(f"{name}:…" for name in SCHEMES),
+            got="text of several lines",
+            cure="put the key's text into a file of mode 0600 or an environment variable, and name that",
+        )
     scheme, colon, rest = text.partition(":")
     if not colon or "/" in scheme or "." in scheme or Path(text).exists():
         return FileSigner(text, passphrase_from(known))
