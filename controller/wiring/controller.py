@@ -30,7 +30,7 @@ from controller.model.entry import LockMade
 from controller.model.lock import lock_bytes
 from controller.model.order import Report
 from controller.model.trustroot import TrustRoot
-from controller.ports import Registry
+from controller.ports import Clock, Registry
 from controller.reconcile.logbook import LogBook
 from controller.reconcile.observing import FileMemory
 from controller.reconcile.questions import Answerer, Questions
@@ -75,9 +75,9 @@ def open_registry(images: Path | None) -> Registries:
 class Controller:
     """A controller with its parts: `run` until `stop`, or `run_once`."""
 
-    def __init__(self, settings: ControllerSettings) -> None:
+    def __init__(self, settings: ControllerSettings, clock: Clock | None = None) -> None:
         _make_state_dir(settings.state_dir)
-        self.clock = SystemClock()
+        self.clock = clock or SystemClock()
         self.root = TrustRoot.load(settings.trust_root)
         signer = open_signer(settings.signing_key)
         self.repo = GitRepo(

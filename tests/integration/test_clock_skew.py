@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from controller.adapters.clock import SystemClock
 from controller.agent.main import Agent, AgentSettings
+from controller.wiring.controller import Controller, ControllerSettings
 from tests.support.flow import Flow, flow, strategy, until
 
 STAGES = "    - {percent: 100, minHealthyTime: 400ms, deadline: 6s}\n"
@@ -96,3 +99,68 @@ def test_a_clock_beyond_all_bounds_is_refused_and_said(shop: Flow, capfd: pytest
         there.skew = 0.0
         shop.ends("dev", name, "completed")
     shop.verify()
+
+
+class Wrong(SystemClock):
+    """The clock of the controller's machine, `ahead` of the true time."""
+
+    ahead = timedelta(0)
+
+    def now(self) -> datetime:
+        return super().now() + self.ahead
+
+
+@contextlib.contextmanager
+def controller(shop: Flow, clock: Wrong) -> Iterator[Controller]:
+    """A controller in this process, at the address that the agents dial."""
+    settings = ControllerSettings(
+        repo=str(shop.stage.origin),
+        trust_root=shop.stage.trust_root,
+        signing_key=shop.stage.keys / "controller",
+        state_dir=shop.stage.state,
+        listen=shop.processes.address,
+        poll=timedelta(seconds=1),
+        images=shop.stage.images,
+    )
+    made = Controller(settings, clock)
+    running = threading.Thread(target=made.run, daemon=True)
+    running.start()
+    try:
+        yield made
+    finally:
+        made.stop()
+        running.join(20)
+
+
+def test_a_controller_whose_clock_is_a_day_ahead_records_nothing(shop: Flow) -> None:
+    with machine(shop, "dev-1", 0.0):
+        shop.deploy("dev", "1.0.0")
+        shop.stop_controller()
+        before, clock = shop.tip(), Wrong()
+        clock.ahead = timedelta(days=1)
+        with controller(shop, clock) as there:
+            until("its agents deny its clock", lambda: len(there.hub.skewed()) == 2)
+            until("it says so", lambda: there.health.now.code == "clock-skew", 60)
+            shop.image("1.1.0")
+            name = shop.release("1.1.0")
+            until("it tries again", lambda: there.health.now.code == "clock-skew")
+            assert shop.tip() == before
+            clock.ahead = timedelta(0)
+            shop.locked(name, 60)
+            shop.promote("dev", name)
+            shop.ends("dev", name, "completed")
+    shop.verify()
+
+
+def test_evidence_dated_a_day_ahead_stops_a_controller_with_the_right_clock(shop: Flow) -> None:
+    shop.stop_controller()
+    clock = Wrong()
+    clock.ahead = timedelta(days=1)
+    with controller(shop, clock):
+        shop.image("1.0.0")
+        shop.release("1.0.0")
+        shop.locked("shop-1.0.0", 60)
+    before = shop.tip()
+    with controller(shop, Wrong()) as there:
+        until("it says so", lambda: there.health.now.code == "clock-skew", 60)
+        assert shop.tip() == before

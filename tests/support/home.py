@@ -39,14 +39,16 @@ def ssh_verify(armored: str, data: bytes, namespace: str) -> str:
 class Home:
     """`write` appends drafts as the controller does; `commit` appends to any branch as anybody does."""
 
-    def __init__(self, folder: Path, step: timedelta = timedelta(seconds=1), agents: Sequence[str] = ()) -> None:
+    def __init__(
+        self, folder: Path, step: timedelta = timedelta(seconds=1), agents: Sequence[str] = (), **trust: object
+    ) -> None:
         self.origin = folder / "origin.git"
         subprocess.run(["git", "init", "-q", "--bare", "-b", "main", str(self.origin)], check=True)
         self.repo = GitRepo(str(self.origin), folder / "state")
         self.people = {name: KeySigner(ed25519.Ed25519PrivateKey.generate()) for name in (*PEOPLE, "mallory")}
         keys = {name: signer.public_key for name, signer in self.people.items()}
-        trust = yaml.safe_dump(trust_document(keys=keys, paths=PATHS), sort_keys=False).encode()
-        files: dict[str, bytes | None] = {"trust/trust.yaml": trust, "lockgate.yaml": b"kind: Project\n"}
+        document = yaml.safe_dump(trust_document(keys=keys, paths=PATHS, **trust), sort_keys=False).encode()
+        files: dict[str, bytes | None] = {"trust/trust.yaml": document, "lockgate.yaml": b"kind: Project\n"}
         self.at = START - timedelta(days=1)
         self.tips: dict[str, str | None] = {}
         genesis = self.commit(MAIN, files, "olga", "Genesis")
