@@ -7,6 +7,7 @@ import os
 import pty
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from controller.errors import Invalid, LockgateError, Refused, Unavailable
 from controller.ledger import dsse
 from controller.model.keys import key_id
 from controller.ports import Signer
-from tests.support.ssh_agent import ssh_agent
+from tests.support.ssh_agent import HardwareAgent, ssh_agent
 
 KINDS = (("ed25519", ""), ("ecdsa", "256"), ("ecdsa", "384"), ("rsa", "2048"))
 DATA = b"what is signed\n"
@@ -212,6 +213,22 @@ def test_a_token_signs_through_the_agent(kind: list[str], tmp_path: Path, monkey
         module = next(str(found) for found in Path("/usr/lib").rglob("libsofthsm2.so"))
         subprocess.run(["ssh-add", "-s", module], env=os.environ | asks, check=True, capture_output=True)
         holds(tmp_path, open_signer("ssh-agent:", {"SSH_AUTH_SOCK": path}))
+
+
+def test_a_security_key_signs_commits_and_trust_and_no_envelopes(tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix="lockgate-") as folder:
+        hardware = HardwareAgent(f"{folder}/agent", "olivia@token")
+        try:
+            signer = open_signer("ssh-agent:olivia@token", {"SSH_AUTH_SOCK": f"{folder}/agent"})
+            assert signer.public_key == hardware.public
+            for namespace in ("git", "lockgate-trust"):
+                armored = signer.sign_ssh(DATA, namespace)
+                assert sshsig.verify(armored, DATA, namespace) == hardware.public
+                assert stock_accepts(tmp_path, signer, armored, namespace)
+            with pytest.raises(Invalid, match="key-not-for-envelopes"):
+                dsse.sign(DATA, dsse.STATEMENT_PAYLOAD, signer)
+        finally:
+            hardware.close()
 
 
 @pytest.mark.parametrize("address", ["pkcs11:token=x", "vault:key"])
