@@ -42,7 +42,7 @@ def shop(tmp_path: Path) -> Iterator[Flow]:
         made.processes.start_controller(poll="1s")
         made.image("1.0.0")
         made.promote("dev", made.release("1.0.0"))
-        until("the gates are decided", lambda: "gates" in made.kinds())
+        until("the gates are decided", lambda: made.tip() and "gates" in made.kinds())
         made.stop_controller()
         yield made
 
