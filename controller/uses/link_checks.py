@@ -42,13 +42,7 @@ class RunFiles:
         the tree where the walk began later."""
         run, folder = subject.entry.predicate.run or "", f"{subject.place.folder}/"
         if run not in self._runs and subject.entry.predicate.sequence != 1:
-            entries = list(run_entries(self.repo, subject.commit, folder[:-1]))
-            hashed = {
-                path: digest(self.repo.read(file.blob))[7:]
-                for path, file in self.repo.files(subject.commit, folder[:-1])
-                if not path.startswith(f"{folder}links/")
-            }
-            self._runs[run] = entries, hashed
+            self._runs[run] = self._read(subject.commit, folder)
             return self._runs[run]
         entries, files = self._runs.setdefault(run, ([], {}))
         entries.append(subject.entry)
@@ -58,6 +52,18 @@ class RunFiles:
             elif change.path.startswith(folder) and not change.path.startswith(f"{folder}links/"):
                 files[change.path] = digest(subject.blobs[change.path])[7:]
         return entries, files
+
+    def _read(self, commit: str, folder: str) -> tuple[list[Entry], dict[str, str]]:
+        """What the tree holds of a run; nothing when it cannot be read, which is found where it stands."""
+        try:
+            hashed = {
+                path: digest(self.repo.read(file.blob))[7:]
+                for path, file in self.repo.files(commit, folder[:-1])
+                if not path.startswith(f"{folder}links/")
+            }
+            return list(run_entries(self.repo, commit, folder[:-1])), hashed
+        except LockgateError:
+            return [], {}
 
 
 def links_hold(seen: Seen, subject: Subject) -> Iterator[Problem]:
@@ -122,7 +128,8 @@ def _link_in(line: bytes | None) -> LinkSignature | None:
 def _seal_holds(
     seen: Seen, subject: Subject, entries: list[Entry], files: dict[str, str], found: dict[str, bytes]
 ) -> Iterator[Problem]:
-    if [entry.predicate.sequence for entry in entries] != list(range(1, len(entries) + 1)):
+    whole = [entry.predicate.sequence for entry in entries] == list(range(1, len(entries) + 1))
+    if not entries or not whole or not isinstance(entries[0].detail, Opened):
         return  # an entry cannot be read, which was found where it stands
     folder, keyid = subject.place.folder or "", dsse.split(subject.blobs[subject.entry.path]).keyid
     key = seen.files.repo.commit(subject.commit).key

@@ -97,7 +97,8 @@ class Audit:
 
 @pytest.fixture(scope="module")
 def audit(tmp_path_factory: pytest.TempPathFactory) -> Audit:
-    """dev-1 completed; dev-2 rolled back; dev-3 completed, approved by rita, with a dissenting agent."""
+    """dev-1 completed; dev-2 rolled back; dev-3 completed, approved by rita, with a dissenting agent; dev-4 is a
+    requested rollback that completed."""
     folder = tmp_path_factory.mktemp("audit")
     home = Home(folder, agents=TARGETS)
     for release in ("shop-1", "shop-2"):
@@ -115,6 +116,8 @@ def audit(tmp_path_factory: pytest.TempPathFactory) -> Audit:
     third[1] = third[1].model_copy(update={"detail": detail})
     for draft in approved(home, third, "rita"):
         home.batch([draft])
+    home.story.link = link  # type: ignore[method-assign]
+    home.batch(home.story.run("dev", "shop-1", mode="rollback", targets=TARGETS))
     runs = {name.rsplit("-", 1)[0]: path for name, path in sealed_folders(home.origin).items()}
     keys = [pem(folder / f"{name}.pem", home.people[name].public_key) for name in OWNERS]
     return Audit(home, folder, runs, keys)
@@ -127,7 +130,7 @@ def place(audit: Audit, tmp_path: Path) -> Path:
 
 
 def test_completed_runs_pass_and_others_do_not(audit: Audit, tmp_path: Path) -> None:
-    for run, code in (("dev-1", 0), ("dev-3", 0), ("dev-2", 1)):
+    for run, code in (("dev-1", 0), ("dev-3", 0), ("dev-4", 0), ("dev-2", 1)):
         where = checkout(audit.home.origin, audit.runs[run], tmp_path / run / "checkout")
         assert audit.says(where, run)[0] == code, run
     links = {path.name.split(".")[0] for path in (tmp_path / "dev-2" / "checkout").rglob("*.link")}
