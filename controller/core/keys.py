@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
 import struct
 from functools import lru_cache
 
@@ -84,12 +83,8 @@ def normal_key(key: str) -> str:
 
 
 def key_id(key: str) -> str:
-    """The DSSE key id of an OpenSSH public key, as securesystemslib computes it.
+    """The id of a key in its one spelling, see `model.keys.key_id`.
 
-    Security keys (sk-*) cannot sign DSSE envelopes; theirs is the SHA-256 of the SSH wire blob. Raises
-    Invalid("key-malformed") or Invalid("key-unusable").
+    Raises Invalid("key-malformed") or Invalid("key-unusable").
     """
-    normal = normal_key(key)
-    if normal.startswith("sk-"):
-        return hashlib.sha256(base64.b64decode(normal.partition(" ")[2])).hexdigest()
-    return model_keys.key_id(normal)
+    return model_keys.key_id(normal_key(key))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 from functools import lru_cache
 
@@ -49,13 +50,23 @@ def public_key(openssh: str) -> PublicKey:
     raise Invalid("key-unusable", "the key type is not supported", expected="ed25519, ecdsa or rsa")
 
 
+def _wire_id(openssh: str) -> str:
+    try:
+        return hashlib.sha256(base64.b64decode(openssh.split()[1], validate=True)).hexdigest()
+    except (IndexError, ValueError) as error:
+        raise Invalid("key-unusable", f"not a usable OpenSSH public key ({error})", got=openssh[:40]) from error
+
+
 @lru_cache(maxsize=4096)
 def key_id(openssh: str) -> str:
     """The securesystemslib key id (64 hex digits) of an OpenSSH public key.
 
     sha256 over the OLPC canonical JSON of {keytype, keyval, scheme}, as in TUF and in-toto metadata, so
-    that stock tools find our keys. Raises Invalid("key-unusable").
+    that stock tools find our keys. Security keys (sk-*) cannot sign envelopes and have no such id; theirs is the
+    sha256 of the SSH wire form. Raises Invalid("key-unusable").
     """
+    if openssh.startswith("sk-"):
+        return _wire_id(openssh)
     key = public_key(openssh)
     if isinstance(key, Ed25519PublicKey):
         kind = scheme = "ed25519"

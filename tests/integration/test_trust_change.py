@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ from controller.settings import data_dir
 from controller.wiring.controller import Controller, ControllerSettings
 from controller.wiring.people import Person, commit_on, merge_branch
 from tests.integration.test_cli import STAGING
-from tests.support.ssh_agent import ssh_agent
+from tests.support.ssh_agent import HardwareAgent, ssh_agent
 
 AGENTS = ["dev-1", "staging-1", "prod-eu-1"]
 
@@ -361,4 +362,33 @@ def test_the_controllers_key_is_rotated(shop: Shop, how: list[str]) -> None:
     shop.controller("controller2")
     assert shop.lands(shop.person("alice"), "README.md", "under the new key\n", "controller2") is None
     assert shop.ask("trust-show", "trust", "show")["inForce"] == 2
+    shop.verifies()
+
+
+def test_a_reviewer_approves_with_a_security_key(shop: Shop, tmp_path: Path) -> None:
+    """What a merge's signature is recorded by is what approvals are counted by, for hardware keys too."""
+    files = {"releases/shop-1.0.0.yaml": release_file("shop-1.0.0", "1.0.0")}
+    commit_on(shop.repo, "release", shop.person("alice"), files, "Release")
+    merge_branch(shop.repo, "release", shop.person("bob"), into="main", message="Merge branch 'release'")
+    with tempfile.TemporaryDirectory(prefix="lockgate-") as folder:
+        token = HardwareAgent(f"{folder}/agent", "carol@token")
+        public = tmp_path / "carol.pub"
+        public.write_text(f"{token.public} carol@token\n")
+        made = shop.ask(
+            "trust-rotate", "trust", "rotate", "carol", "--new-key", str(public), "--key", shop.key("olivia")
+        )
+        for owner in ("olivia", "oscar"):
+            shop.ask("trust-sign", "trust", "sign", "--key", shop.key(owner))
+        assert shop.ask("merge", "merge", made["branch"], "--key", shop.key("oscar"))["accepted"] is True
+        shop.controller()
+        asked = shop.ask(
+            "promote", "promote", "staging", "shop-1.0.0", "--reason", "because", "--key", shop.key("alice")
+        )
+        hardware = {"SSH_AUTH_SOCK": f"{folder}/agent"}
+        landed = shop.ask("merge", "merge", asked["branch"], "--key", "ssh-agent:carol@token", env=hardware)
+        assert landed["approves"] == ["carol"]
+        shop.controller()
+        token.close()
+    waiting = {row["environment"]: row for row in shop.ask("status", "status")}["staging"]["waitingFor"]
+    assert "1 more approval" in waiting[0] and "bob" in waiting[0] and "carol" not in waiting[0], waiting
     shop.verifies()
