@@ -79,7 +79,8 @@ def declared_agents(declared: Declared, trust: TrustState, read_commit: ParseCom
             raise _unproven("a person's signature who may decide about agents", commit.key or "no signature")
         try:
             document = parse(path, data).document
-            if isinstance(document, Agent):
+            # A certificate authority's key is no agent's: whoever holds it could be any agent.
+            if isinstance(document, Agent) and not document.spec.cert_authority:
                 found[document.metadata.name] = normal_key(document.spec.public_key)
         except LockgateError:
             continue  # a document that does not read declares nobody

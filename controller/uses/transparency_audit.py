@@ -119,7 +119,7 @@ class _Audit:
         for name in names:
             data = _content(self._repo, main, f"agents/{name}.yaml") if main is not None else None
             document = parse(f"agents/{name}.yaml", data).document if data is not None else None
-            if isinstance(document, Agent):
+            if isinstance(document, Agent) and not document.spec.cert_authority:
                 found[name] = " ".join(document.spec.public_key.split()[:2])
         return found
 
