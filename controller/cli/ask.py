@@ -228,10 +228,11 @@ def _verdict(repo: GitRepo, found: View, commit: str, patience: timedelta) -> Re
     """Follow the evidence until the request's verdict is there, or patience ends."""
     from controller.ledger.entry import read
     from controller.model.entry import RequestJudged
+    from controller.uses.view import evidence_tip
 
     seen, end = found.tips.evidence, time.monotonic() + patience.total_seconds()
     while True:
-        tip = repo.observe().evidence
+        tip = evidence_tip(repo)
         if tip is not None and tip != seen:
             for change in repo.changes(seen, tip):
                 if change.new is None or change.old is not None or not change.path.endswith("-request.dsse.json"):

@@ -67,20 +67,22 @@ def _send(options: Context, run: str | None, wish: Wish) -> None:
     from dataclasses import replace
 
     from controller.uses.replay import known_run
+    from controller.uses.view import evidence_tip
 
     needed_reason(wish.reason)
     if run is None:
         raise UsageError("replay-unclear", "a recorded replay is of one run", expected="RUN", cure="name the run")
     with reading(options, wish.trust_root) as repo:
-        known_run(repo, repo.observe().evidence, run)
+        known_run(repo, evidence_tip(repo), run)
     send(options, replace(wish, environment=run.rsplit("-", 2)[0], run=run))
 
 
 def _one(options: Context, repo: GitRepo, run: str) -> None:
     from controller.uses.replay import known_run, replay_run, undecided
+    from controller.uses.view import evidence_tip
     from controller.wiring.repos import ask_cel
 
-    tip = known_run(repo, repo.observe().evidence, run)
+    tip = known_run(repo, evidence_tip(repo), run)
     answer = replay_run(repo, tip, run, ask_cel())
     options.answer(answer, lambda: _run_text(answer))
     if undecided(answer):
@@ -99,9 +101,10 @@ def _one(options: Context, repo: GitRepo, run: str) -> None:
 def _all(options: Context, repo: GitRepo, every: bool) -> None:
     from controller.uses import story
     from controller.uses.replay import figures, recorded, replay_run, row_of
+    from controller.uses.view import evidence_tip
     from controller.wiring.repos import ask_cel
 
-    tip = repo.observe().evidence
+    tip = evidence_tip(repo)
     rows = recorded(repo, tip) if tip is not None else []
     if tip is not None and every:
         ask = ask_cel()

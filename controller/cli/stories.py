@@ -37,11 +37,11 @@ def runs(
     """Every run, in the order they were opened."""
     from controller.cli import render
     from controller.uses import story
-    from controller.uses.view import view
+    from controller.uses.view import evidence_tip, view
 
     options = context_of(context)
     with reading(options, trust_root) as repo:
-        tip = repo.observe().evidence
+        tip = evidence_tip(repo)
         if environment is not None:
             view(repo).environment(environment)
         rows = story.runs(repo, tip, environment, limit) if tip is not None else []
@@ -60,7 +60,7 @@ def timeline(
 
     options = context_of(context)
     with reading(options, trust_root) as repo:
-        answer = story.timeline(repo, evidence_tip(repo, run), run)
+        answer = story.timeline(repo, tip_for(repo, run), run)
         if follow:
             answer = _follow(options, repo, answer)
             if options.output == "text":
@@ -72,8 +72,9 @@ def _follow(options: Context, repo: GitRepo, answer: Timeline) -> Timeline:
     """Show entries as they come, until the run is sealed; in other formats the whole at its end."""
     from controller.cli import render
     from controller.uses import story
+    from controller.uses.view import evidence_tip
 
-    shown, seen = 0, repo.observe().evidence
+    shown, seen = 0, evidence_tip(repo)
     text = options.output == "text"
     if text:
         typer.echo(render.timeline_head(answer["run"]))
@@ -84,7 +85,7 @@ def _follow(options: Context, repo: GitRepo, answer: Timeline) -> Timeline:
             shown = len(answer["steps"])
         if answer["steps"][-1]["kind"] == "sealed":
             return answer
-        while (tip := repo.observe().evidence) == seen or tip is None:
+        while (tip := evidence_tip(repo)) == seen or tip is None:
             repo.wait(WAIT)
         seen = tip
         answer = story.timeline(repo, tip, answer["run"])
@@ -102,7 +103,7 @@ def step(
 
     options = context_of(context)
     with reading(options, trust_root) as repo:
-        answer = story.step(repo, evidence_tip(repo, run), run, number)
+        answer = story.step(repo, tip_for(repo, run), run, number)
     options.answer(answer, lambda: render.step_text(answer))
 
 
@@ -113,7 +114,7 @@ def targets(context: typer.Context, run: RunArgument, trust_root: RootOption = N
 
     options = context_of(context)
     with reading(options, trust_root) as repo:
-        rows = story.targets(repo, evidence_tip(repo, run), run)
+        rows = story.targets(repo, tip_for(repo, run), run)
     options.answer(rows, lambda: render.targets_text(rows))
 
 
@@ -124,13 +125,15 @@ def evidence(context: typer.Context, run: RunArgument, trust_root: RootOption = 
 
     options = context_of(context)
     with reading(options, trust_root) as repo:
-        rows = story.evidence(repo, evidence_tip(repo, run), run)
+        rows = story.evidence(repo, tip_for(repo, run), run)
     options.answer(rows, lambda: render.evidence_text(run, rows))
 
 
-def evidence_tip(repo: GitRepo, run: str) -> str:
-    """The evidence branch's tip. Raises Invalid("run-not-found") before there is one."""
-    tip = repo.observe().evidence
+def tip_for(repo: GitRepo, run: str) -> str:
+    """The newest commit of the controller on evidence. Raises Invalid("run-not-found") before there is one."""
+    from controller.uses.view import evidence_tip
+
+    tip = evidence_tip(repo)
     if tip is None:
         raise Invalid(
             "run-not-found",

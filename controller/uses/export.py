@@ -15,7 +15,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from controller.core.trust import CONTROLLER, VerifySsh
+from controller import __version__
+from controller.core.trust import CONTROLLER, TrustState, VerifySsh
 from controller.errors import Invalid, LockgateError, Refused
 from controller.ledger import fold
 from controller.ledger.append import run_entries
@@ -33,7 +34,7 @@ from controller.uses.packfile import Pack, can_hold
 from controller.uses.story import commits_of
 from controller.uses.story_page import page
 from controller.uses.trust_chain import build_chain, trust_history
-from controller.uses.view import run_folder_of
+from controller.uses.view import evidence_tip, run_folder_of
 
 FORMAT = "https://lockgate.dev/audit-pack/v1"
 MANIFEST = "manifest.json"
@@ -61,9 +62,11 @@ class Peak(Wire):
 
 class Manifest(Wire):
     """What a pack says of itself. `opened` is the index of the run's first entry and of the first commit in
-    `chain/`; `peaks` are the log's over everything before it; `tips` those of the Git bundle."""
+    `chain/`; `peaks` are the log's over everything before it; `tips` those of the Git bundle; `generator` the version
+    of this program, because another one may write another page."""
 
     format: str
+    generator: str
     project: str
     genesis: str
     run: str
@@ -116,7 +119,7 @@ class Source:
 def source(repo: Repo, run: str, *, root: TrustRoot | None = None, at: str | None = None) -> Source:
     """Find a run at an evidence commit, by default the tip. Raises Invalid("run-not-found" | "commit-not-found"),
     Refused("genesis-mismatch") for a root of another project."""
-    tip = repo.observe().evidence
+    tip = evidence_tip(repo)
     if tip is not None and at is not None:
         if at not in repo.chain(tip):
             raise Invalid("commit-not-found", "the evidence branch has no such commit", got=at[:40])
@@ -189,6 +192,7 @@ def _manifest(found: Source, size: int, tree: Tree, tips: Mapping[str, str] | No
     index = opened.predicate.index
     return Manifest(
         format=FORMAT,
+        generator=__version__,
         project=found.root.project,
         genesis=found.root.genesis,
         run=found.run,
@@ -306,8 +310,11 @@ def _trust(found: Source, verify_ssh: VerifySsh) -> Iterator[tuple[str, bytes]]:
         if file.mode in (0o100644, 0o100755) and can_hold(path):
             yield path, repo.read(file.blob)
     yield SIGNERS, allowed_signers(repo, root, accepted, verify_ssh, CONTROLLER).encode()
-    for _, state in trust_history(repo, root, accepted, verify_ssh):
-        for key in state.keys_of_role(CONTROLLER):
-            if not key.startswith("sk-"):
-                pem = public_key(key).public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-                yield f"keys/{key_id(key)}.pem", pem
+    yield from key_files([state for _, state in trust_history(repo, root, accepted, verify_ssh)]).items()
+
+
+def key_files(trusts: Sequence[TrustState]) -> dict[str, bytes]:
+    """The controller's keys of every trust version as PEM, by the path they have in a pack."""
+    keys = {key for state in trusts for key in state.keys_of_role(CONTROLLER) if not key.startswith("sk-")}
+    form = Encoding.PEM, PublicFormat.SubjectPublicKeyInfo
+    return {f"keys/{key_id(key)}.pem": public_key(key).public_bytes(*form) for key in keys}

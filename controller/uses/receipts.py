@@ -20,7 +20,7 @@ from controller.model.keys import key_id
 from controller.model.trustroot import TrustRoot
 from controller.ports import Repo
 from controller.uses.trust_chain import trust_history
-from controller.uses.view import run_folder_of
+from controller.uses.view import evidence_tip, run_folder_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ def receipts(
 
     Raises Invalid("run-not-found" | "step-not-found"), Refused when the log or the trust chain does not hold.
     """
-    tip = repo.observe().evidence
+    tip = evidence_tip(repo)
     folder = run_folder_of(repo, tip, run) if tip is not None else None
     if tip is None or folder is None:
         raise Invalid("run-not-found", f"there is no run {run}", cure="list them with `lockgate runs`")

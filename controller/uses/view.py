@@ -146,6 +146,12 @@ def view(repo: Repo, health: Health | None = None) -> View:
     return View(repo, tips, state.cursors.main or tips.main, state, runs, health, foreign)
 
 
+def evidence_tip(repo: Repo) -> str | None:
+    """The newest commit of the controller on the evidence branch now; what stands on top of it is not read."""
+    tips = repo.observe()
+    return _own_line(repo, tips)[0] if tips.evidence is not None else None
+
+
 def _own_line(repo: Repo, tips: Tips) -> tuple[str | None, Foreign | None]:
     """The newest evidence commit with a controller's signature, and what stands on top of it."""
     assert tips.evidence is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,9 +12,10 @@ import pytest
 
 from controller.adapters.git.keys import FileSigner
 from controller.adapters.git.repo import GitRepo
+from controller.demo.processes import LOCKGATE
 from controller.model.history import NewCommit
 from controller.uses.status import status
-from controller.uses.view import view
+from controller.uses.view import evidence_tip, view
 from controller.uses.why import blockers
 from tests.support.flow import Flow, strategy
 from tests.support.site import EVIDENCE, Site, quiet
@@ -138,14 +140,14 @@ def as_repair(site: Site, tip: str) -> None:
     site.push(tree, tip, message="Repair\n\nLockgate-Entry: 99\nLockgate-Kind: evidence-repaired")
 
 
-def many(site: Site, tip: str) -> None:
-    """More than a repair names."""
-    stream = b""
-    for number in range(300):
-        parent = f"from {tip}\n".encode() if number == 0 else b""
-        stream += f"commit {EVIDENCE}\ncommitter M <m@example.com> {1800000000 + number} +0000\n".encode()
-        stream += b"data 1\nx\n" + parent + f"M 644 inline f{number}\ndata 1\ny\n".encode()
-    site.git("fast-import", "--quiet", "--force", stdin=stream)
+def flood(site: Site, tip: str, commits: int = 300) -> None:
+    """More than a repair names, each with a checkpoint of its own."""
+    stream = ""
+    for number in range(commits):
+        stream += f"commit {EVIDENCE}\ncommitter M <m@example.com> {1800000000 + number} +0000\ndata 1\nx\n"
+        stream += f"from {tip}\n" if number == 0 else ""
+        stream += f"M 644 inline log/checkpoint\ndata {len(str(number))}\n{number}\n"
+    site.git("fast-import", "--quiet", "--force", stdin=stream.encode())
 
 
 ATTACKS: dict[str, Attack] = {
@@ -166,7 +168,7 @@ ATTACKS: dict[str, Attack] = {
     "merge of main": merge,
     "two commits signed by a reviewer": by_person,
     "a repair that nobody made": as_repair,
-    "three hundred commits": many,
+    "three hundred commits": flood,
 }
 
 
@@ -210,6 +212,19 @@ def test_foreign_commits_are_removed_forward(site: Site, how: str) -> None:
     assert sorted(said) == sorted(removed) and len(removed) == len(set(removed)) >= 2
 
 
+def test_a_flood_is_verified_side_by_side(site: Site) -> None:
+    """Enough foreign commits for several processes of `verify`: where the branch is cut makes no difference."""
+    good = site.tip()
+    flood(site, good, 1000)
+    assert site.settle() == ""
+    assert len(check_repaired(site, good)) == 1000
+    command = [*LOCKGATE, "--repo", str(site.stage.origin), "-o", "json", "verify"]
+    command += ["--trust-root", str(site.stage.trust_root)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    answer = json.loads(done.stdout)
+    assert answer["verified"] and answer["refused"] == 1000
+
+
 def test_a_commit_that_lands_while_a_push_is_prepared(site: Site) -> None:
     """The swap is lost, the pass is thrown away, and the next one removes what won it."""
     running = site.controller()
@@ -250,6 +265,7 @@ def test_what_short_commands_read_meanwhile(site: Site) -> None:
     repo = GitRepo.read_only(str(site.stage.origin))
     try:
         found = view(repo)
+        assert evidence_tip(repo) == good
         assert found.tips.evidence == good and found.state.environments["dev"].release is None
         now = repo.commit(good).committer.at
         said = [b for b in blockers(found, "dev", now) if b.code == "foreign-evidence"]
