@@ -106,9 +106,8 @@ def verify(
         if run not in facts.run_ids:
             raise Invalid("run-not-found", f"there is no run {run}", cure="list them with `lockgate runs`")
         findings = [finding for finding in findings if f"/{run}/" in finding.path or not finding.path]
-    refused += [
-        RefusedCommit(oid, root.refs.evidence, "foreign-evidence", "removed again") for oid in facts.repaired
-    ]
+    ref, why = root.refs.evidence, ("foreign-evidence", "removed again")
+    refused += [RefusedCommit(oid, ref, *why) for oid in facts.repaired]
     unique = tuple(dict.fromkeys(_in_order(findings, positions, commits)))
     counts = len(commits), facts.entries, facts.runs
     return VerifyReport(not unique, *counts, tuple(refused), unique, time_anchor(history))
