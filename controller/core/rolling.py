@@ -172,8 +172,11 @@ def _links(body: Report, key: str | None) -> bool:
 
 
 def _key_of(desk: Desk, agent: str) -> str | None:
+    """The key an agent signs everything with; None where an authority certifies its keys."""
     loaded = desk.world.intent.agents.get(agent)
-    return " ".join(loaded.document.spec.public_key.split()[:2]) if loaded is not None else None
+    if loaded is None or loaded.document.spec.cert_authority:
+        return None
+    return " ".join(loaded.document.spec.public_key.split()[:2])
 
 
 def _other_digests(body: Report, ordered: Ordered) -> str:
