@@ -19,7 +19,8 @@ class Observation:
         self._repo = repo
         self._main = main
         self._refused = facts.refused
-        self._begin = next((main.get(tip, 0) for tip, _ in facts.observed), 0)
+        # Facts of several segments are joined in no order: the least is where the walk began.
+        self._begin = min((main[tip] for tip, _ in facts.observed if tip in main), default=0)
         self._entries = sorted((main[tip], oid) for tip, oid in facts.accepted if tip in main)
         self._positions = [place for place, _ in self._entries]
 
