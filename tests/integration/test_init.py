@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from controller.adapters.attest.layout import make_layout, signed_by
 from controller.adapters.git.create import GitWorkshop, create_bare, land_reviewed
 from controller.adapters.git.repo import GitRepo
 from controller.adapters.git.sshsig import FileSigner, generate_key, verify
@@ -34,6 +35,7 @@ def make(directory: Path, outside: Path, **more: str) -> Made:
             outside=outside,
             workshop=workshop,
             at=NOW,
+            layout=make_layout,
         )
     finally:
         workshop.close()
@@ -50,7 +52,9 @@ def test_a_new_repository(tmp_path: Path) -> None:
     assert git(directory, "status", "--porcelain") == ""
     assert git(directory, "rev-list", "--count", "main").strip() == "2"
     genesis = git(directory, "ls-tree", "--name-only", "-r", made.root.genesis).split()
-    assert genesis == ["lockgate.yaml", "trust/trust.yaml"]
+    assert genesis == ["lockgate.yaml", "trust/layout.json", "trust/trust.yaml"]
+    owner = FileSigner(made.keys["owner"]).public_key
+    assert signed_by((directory / "trust" / "layout.json").read_bytes(), {owner: "alice"}) == ["alice"]
     assert (directory / "environments" / "dev.yaml").is_file()
     git(directory, "fsck", "--strict")
     assert oct(made.keys["controller"].stat().st_mode & 0o777) == "0o600"
