@@ -21,7 +21,6 @@ from controller.model.trustroot import RootRefs, TrustRoot
 from controller.ports import Repo, Signer
 from controller.uses.layout import first_terms
 
-
 MakeLayout = Callable[[LayoutTerms, Sequence[Signer]], bytes]
 """Writes an in-toto layout on these terms, signed by everybody given."""
 
