@@ -23,7 +23,20 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "LOCKGATE"},
 )
 
-GROUPS = ("serve", "demo", "look", "stories", "ask", "land", "files", "audit", "trust", "replay", "export", "receipts")
+GROUPS = (
+    "serve",
+    "demo",
+    "look",
+    "stories",
+    "ask",
+    "land",
+    "files",
+    "audit",
+    "trust",
+    "replay",
+    "export",
+    "receipts",
+)
 """Modules below controller.cli that add their commands by `register(app)`."""
 
 
