@@ -65,7 +65,9 @@ class Evidence:
         if found.good != ledger.commit:
             self._check_found(found.good, seen)
             ledger = append.load(self._repo, found.good)
-            self._memory.remember_evidence(found.good)
+            if seen is not None:
+                # What was taken as it was found is remembered once main agrees with it: `check_effects`.
+                self._memory.remember_evidence(found.good)
         self.foreign = found.foreign
         return ledger
 
@@ -102,19 +104,23 @@ class Evidence:
         """The commit that the branch must be at for the next push."""
         return self.foreign.tip if self.foreign is not None else ledger.commit
 
-    def check_effects(self, steps: Iterable[Step]) -> None:
+    def check_effects(self, ledger: Ledger, steps: Iterable[Step]) -> None:
         """That evidence knows what the controller did on main, since it records before it acts.
 
         Asked only of a branch that nobody remembered: otherwise such a commit is refused on main alone. Raises
         Stalled("evidence-rewound").
         """
+        if not self._unremembered or ledger.commit is None:
+            return
         lost = next((s for s in steps if s.kind == "controller" and s.refused in UNBACKED), None)
-        if self._unremembered and lost is not None:
+        if lost is not None:
             raise _rewound(
                 self._root,
                 f"the entry behind the controller's commit {lost.commit[:12]} on main",
                 "evidence without it",
             )
+        self._memory.remember_evidence(ledger.commit)
+        self._unremembered = False
 
     # -- what may be believed ----------------------------------------------------------------------------
 

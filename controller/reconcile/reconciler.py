@@ -145,7 +145,7 @@ class Reconciler:
         self.view = view_main(
             parts.repo, parts.root, self.ledger, self.main, tips.main, self._terms, self._backing
         )
-        self._evidence.check_effects(self.view.state.steps)
+        self._evidence.check_effects(self.ledger, self.view.state.steps)
         self.main = self.view.state
         self._check_signer(self.main.trust)
         self.intent = parts.reader.intent(self.main.accepted)
