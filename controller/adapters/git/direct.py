@@ -64,12 +64,13 @@ def gone(gitdir: Path) -> Unavailable:
     )
 
 
-def store_objects(store: ObjectStore, made: Sink) -> None:
-    """Write objects durably; a full or failing disk is Unavailable("disk-unavailable")."""
+def store_objects(store: ObjectStore, made: Sink) -> Path | None:
+    """Write objects durably and return their pack, None when there are none; a full or failing disk is
+    Unavailable("disk-unavailable")."""
     if not made:
-        return
+        return None
     try:
-        store.write(made)
+        return store.write(made)
     except OSError as error:
         raise Unavailable(
             "disk-unavailable",

@@ -1,4 +1,7 @@
-"""Every origin that is not opened in place: a mirror fetched and pushed by the git program.
+"""Every origin that is not written in place: pushed to by the git program, and read from a mirror.
+
+A mirror of a local origin borrows its objects (gitrepository-layout(5), objects/info/alternates): nothing is
+fetched, and only what is to be pushed is stored in it.
 
 `git push --atomic --force-with-lease=REF:OID` is the compare-and-swap; libgit2's push is not one.
 """
@@ -54,34 +57,33 @@ class MirroredOrigin:
             if outcome.code:
                 raise self._unanswered(outcome)
         locate.check_complete(gitdir)
+        if place.gitdir is not None and place.files:
+            borrowed = gitdir / "objects" / "info" / "alternates"
+            borrowed.write_text(f"{(place.gitdir / 'objects').resolve()}\n", encoding="utf-8")
         self.store = ObjectStore(gitdir)
         self._refs = RefFiles(gitdir, owner)
-        self._origin_refs = RefFiles(place.gitdir) if place.gitdir is not None else None
+        self._origin_refs = RefFiles(place.gitdir) if place.gitdir is not None and place.files else None
 
     def _tracking(self, ref: str) -> str:
         return "refs/remotes/origin/" + ref.removeprefix("refs/")
 
     def known(self, ref: str) -> str | None:
-        """The tip as last seen."""
+        """The tip as last seen; of a local origin, as it is now."""
+        if self._origin_refs is not None:
+            return self._origin_refs.read(ref)
         return self._refs.read(self._tracking(ref))
 
     def observe(self, main: str, requests: str, evidence: str) -> Tips:
         """Fetch and return the tips. Raises Unavailable when the origin does not answer in time."""
-        if not self._is_current():
-            self._fetch()
+        self._fetch()
         return Tips(main=self.known(main), requests=self.known(requests), evidence=self.known(evidence))
 
-    def _is_current(self) -> bool:
-        """For a local origin: its refs are files, and comparing them saves the fetch."""
-        if self._origin_refs is None or self._place.gitdir is None:
-            return False
-        if not self._place.files:
-            return False
-        if not (self._place.gitdir / "HEAD").is_file():
-            raise self._unavailable("no repository at the origin's path")
-        return all(self._origin_refs.read(ref) == self.known(ref) for ref in self._wanted)
-
     def _fetch(self) -> None:
+        if self._origin_refs is not None and self._place.gitdir is not None:
+            if not (self._place.gitdir / "HEAD").is_file():
+                raise self._unavailable("no repository at the origin's path")
+            locate.check_complete(self._place.gitdir)
+            return
         # The trailing * makes a pattern of each name: an absent branch is then no error, and --prune forgets it.
         specs = [f"+{ref}*:{self._tracking(ref)}*" for ref in self._wanted]
         options = [
@@ -100,7 +102,14 @@ class MirroredOrigin:
 
     def publish(self, ref: str, expected: str | None, new: str, made: Sink) -> None:
         """Store `made` in the mirror and push. Raises Conflict, Refused("push-rejected") or Unavailable."""
-        store_objects(self.store, made)
+        stored = store_objects(self.store, made)
+        self._push(ref, expected, new)
+        if stored is not None and self._origin_refs is not None:
+            # The origin has them now. What was not taken stays: another push may be on its way with it.
+            for path in (stored.with_suffix(".idx"), stored):
+                path.unlink(missing_ok=True)
+
+    def _push(self, ref: str, expected: str | None, new: str) -> None:
         reached("push-before")
         lease = f"--force-with-lease={ref}:{expected or ''}"
         try:
@@ -117,7 +126,8 @@ class MirroredOrigin:
             # The origin was there already: a rival with the same key decided the same and was first.
             raise ref_moved(ref, expected, new)
         reached("push-after")
-        self._refs.force(self._tracking(ref), new)
+        if self._origin_refs is None:
+            self._refs.force(self._tracking(ref), new)
 
     def _settle(self, ref: str, new: str, error: LockgateError) -> None:
         """A push whose answer got lost may have landed: the error stands unless the origin is at `new`."""

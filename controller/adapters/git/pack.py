@@ -179,7 +179,7 @@ def _temporary(folder: Path, data: bytes) -> str:
     return name
 
 
-def write_pack(objects_dir: Path, objects: Sink) -> None:
+def write_pack(objects_dir: Path, objects: Sink) -> Path:
     """Store `objects` as one pack in `objects_dir`/pack, durable on return. Raises OSError and leaves nothing.
 
     A pack is never taken back, not even when its swap is lost: a rival with the same key writes the same bytes
@@ -192,7 +192,7 @@ def write_pack(objects_dir: Path, objects: Sink) -> None:
     target = folder / f"pack-{checksum}.pack"
     if target.with_suffix(".idx").exists():
         fsync_directory(folder)
-        return
+        return target
     made: list[str] = []
     try:
         for data in (pack, index):
@@ -205,3 +205,4 @@ def write_pack(objects_dir: Path, objects: Sink) -> None:
             Path(name).unlink(missing_ok=True)
     fsync_directory(folder)
     reached("pack-after")
+    return target

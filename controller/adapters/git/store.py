@@ -111,9 +111,9 @@ class ObjectStore:
         """Whether an object of this raw id is there; its bytes are not looked at."""
         return pygit2.Oid(raw=oid) in self._odb
 
-    def write(self, made: pack.Sink) -> None:
-        """Store objects durably. Raises OSError."""
-        pack.write_pack(self.gitdir / "objects", made)
+    def write(self, made: pack.Sink) -> Path:
+        """Store objects durably as one pack. Raises OSError."""
+        return pack.write_pack(self.gitdir / "objects", made)
 
     def _commit(self, oid: str) -> Commit:
         return objects.parse_commit(oid, self.raw(oid, b"commit"))
