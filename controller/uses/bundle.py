@@ -29,6 +29,7 @@ from controller.model.keys import key_id
 from controller.model.trustroot import RootCheckpoint, TrustRoot
 from controller.uses.export import CHAIN, COMMITS, DOCUMENTS, EVIDENCE, FACTS, FORMAT, MANIFEST, Manifest
 from controller.uses.findings import Finding, rule_of
+from controller.uses.pack_checks import nothing_else, readings_hold, reports_hold
 from controller.uses.packfile import Pack, check_sums, malformed
 from controller.uses.replay_checks import Ask, Replay
 from controller.uses.walked import blob_id, holds_controller
@@ -158,6 +159,14 @@ class _Checker:
         self._run(own)
         self._beside(own)
         self._receipts(envelopes)
+        commits = {one.digest: one.commit.id for one in headers}
+        for found in (
+            nothing_else(self.pack, own, envelopes),
+            reports_hold(self.pack, own),
+            readings_hold(self.pack, manifest, own, envelopes, commits, self._trusts, links[-1].document),
+        ):
+            for code, path, message in found:
+                self.report.find(code, path, message)
 
     def _controller_keys(self) -> dict[str, str]:
         keys = [key for trust in self._trusts for key in trust.keys_of_role(CONTROLLER)]

@@ -62,8 +62,8 @@ class Peak(Wire):
 
 class Manifest(Wire):
     """What a pack says of itself. `opened` is the index of the run's first entry and of the first commit in
-    `chain/`; `peaks` are the log's over everything before it; `tips` those of the Git bundle; `generator` the version
-    of this program, because another one may write another page."""
+    `chain/`; `peaks` are the log's over everything before it; `tips` those of the Git bundle; `generator` the
+    version of this program, because another one may write another page."""
 
     format: str
     generator: str

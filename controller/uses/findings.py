@@ -53,6 +53,7 @@ RULES = {
     "pack-damaged": "evidence 25",
     "pack-malformed": "evidence 25",
     "record-missing": "evidence 25",
+    "story-mismatch": "evidence 25",
     "checkpoint-mismatch": "root 1",
     "order-without-gates": "invariant 2",
     "order-without-approval": "approvals 10",

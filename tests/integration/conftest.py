@@ -1,5 +1,5 @@
 """Fixtures that several modules share."""
 
-from tests.support.real_run import recorded
+from tests.support.real_run import packs, recorded
 
-__all__ = ["recorded"]
+__all__ = ["packs", "recorded"]

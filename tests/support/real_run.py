@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,3 +115,30 @@ def _play(folder: Path, shop: Flow) -> Recorded:
 def _held(shop: Flow) -> list[dict[str, Any]]:
     rows = [] if not shop.tip() else answer("--repo", shop.stage.origin, "runs")
     return rows if [row["phase"] for row in rows] == ["completed", "completed", "awaiting_approval"] else []
+
+
+# --- audit packs -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def packs(recorded: Recorded, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Both completed runs, the second (whose reason is hostile) with its history, and the open one."""
+    folder = tmp_path_factory.mktemp("packs")
+    found = {"first": folder / "first.tar", "second": folder / "second.tar", "held": folder / "held.tar"}
+    answer("--repo", recorded.origin, "export", recorded.first, "--out", found["first"])
+    answer("--repo", recorded.origin, "export", recorded.second, "--bundle", "--out", found["second"])
+    answer("--repo", recorded.origin, "export", recorded.held, "--partial", "--out", found["held"])
+    return found
+
+
+def check(recorded: Recorded, path: Path, code: int = 0, *more: object) -> dict:
+    return dict(answer("verify", "--bundle", path, "--trust-root", recorded.root, *more, code=code))
+
+
+def codes(recorded: Recorded, path: Path, *more: object) -> set[str]:
+    return {finding["code"] for finding in check(recorded, path, 1, *more)["findings"]}
+
+
+def content(path: Path) -> dict[str, bytes]:
+    with tarfile.open(path, "r:") as tar:
+        return {m.name.partition("/")[2]: tar.extractfile(m).read() for m in tar}  # type: ignore[union-attr]
