@@ -25,7 +25,7 @@ ParseCommit = Callable[[str, bytes], Commit]
 
 
 class Declared(BaseModel):
-    """The wire form: a commit, its root tree and agents/ tree, and the documents by file name; bytes are base64."""
+    """The wire form: a commit, its root and agents/ trees, and the documents by file name; bytes are base64."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", ser_json_bytes="base64", val_json_bytes="base64", strict=True
