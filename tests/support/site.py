@@ -101,13 +101,16 @@ class Site:
     # -- what an attacker pushes -------------------------------------------------------------------------
 
     def push(self, tree: str, *parents: str, message: str = "prod: all is well", at: str = "") -> str:
-        """An unsigned commit of a tree, as the new tip of evidence; its id."""
+        """An unsigned commit of a tree on top of the tip, its first parent, as the new tip of evidence; its id.
+
+        Fails when the tip moved meanwhile, as a push would.
+        """
         when = {"GIT_AUTHOR_DATE": at, "GIT_COMMITTER_DATE": at} if at else {}
         names = {"GIT_AUTHOR_NAME": WHO[0], "GIT_AUTHOR_EMAIL": WHO[1]}
         names |= {"GIT_COMMITTER_NAME": WHO[0], "GIT_COMMITTER_EMAIL": WHO[1], **when}
         flags = [flag for parent in parents for flag in ("-p", parent)]
         oid = self.git("commit-tree", tree, *flags, "-m", message, env=names)
-        self.git("update-ref", EVIDENCE, oid)
+        self.git("update-ref", EVIDENCE, oid, *parents[:1])
         return oid
 
     def blob(self, data: bytes) -> str:
