@@ -36,6 +36,7 @@ GROUPS = (
     "replay",
     "export",
     "receipts",
+    "guard",
 )
 """Modules below controller.cli that add their commands by `register(app)`."""
 

@@ -10,6 +10,7 @@ from controller.errors import Invalid, LockgateError, Refused
 from controller.ledger.canonical import digest
 from controller.uses.evidence_walk import Facts
 from controller.uses.findings import Finding, RefusedCommit, rule_of
+from controller.uses.object_audit import unreadable
 from controller.uses.observation import Observation
 from controller.uses.whole_history import Answer, History
 
@@ -52,12 +53,19 @@ def audit_main(history: History) -> Answer:
         else:
             path = step.changes[0].path if len(step.changes) == 1 else ""
             findings.append(Finding(step.refused, step.commit, path, rule_of(step.refused), step.message))
-    accepted = {history.root.genesis} | {step.commit for step in judged.newly}
-    findings += _observations(history, accepted)
-    findings += _versions(history, state.trust, judged)
-    findings += _locks(history, judged.accepted)
-    findings += _objects(history, judged)
+    findings += compare(history, history.root.genesis, state.trust, judged)
+    findings += unreadable(repo, (history.root.genesis, *(step.commit for step in judged.steps)))
     return findings, refused
+
+
+def compare(history: History, start: str, trust: TrustState, judged: MainState) -> list[Finding]:
+    """What evidence says of main against main as it was judged from `start`, an accepted commit, whose `trust`
+    was in force then. `history.ground.main` holds first-parent commits from there on at least."""
+    accepted = {start} | {step.commit for step in judged.newly}
+    findings = _observations(history, accepted)
+    findings += _versions(history, trust, judged)
+    findings += _locks(history, judged.accepted)
+    return findings
 
 
 def _observations(history: History, accepted: set[str]) -> list[Finding]:
@@ -120,37 +128,4 @@ def _locks(history: History, accepted: str) -> list[Finding]:
                 findings.append(Finding("lock-mismatch", oid, path, rule_of("lock-mismatch"), text))
         except (Refused, Invalid) as error:
             findings.append(Finding(error.code, accepted, path, rule_of(error.code), error.what))
-    return findings
-
-
-def _objects(history: History, judged: MainState) -> list[Finding]:
-    """Every object of main can be read and is what its id says, also what no rule looked into."""
-    repo = history.repo
-    findings = []
-    read: set[str] = set()
-
-    def look(commit: str, parent: str | None) -> None:
-        path = ""
-        try:
-            for change in repo.changes(parent, commit):
-                path = change.path
-                if change.new is not None and change.new.blob not in read and change.new.mode != 0o160000:
-                    read.add(change.new.blob)
-                    repo.read(change.new.blob)
-                path = ""
-        except (Refused, Invalid) as error:
-            findings.append(
-                Finding(error.code, commit, path, rule_of(error.code), f"{error.what} ({error.where})")
-            )
-
-    look(history.root.genesis, None)
-    for step in judged.steps:
-        try:
-            parents = repo.commit(step.commit).parents
-            look(step.commit, parents[0])
-            if len(parents) == 2:
-                for brought in repo.brought(*parents):
-                    look(brought.id, brought.parents[0] if brought.parents else None)
-        except (Refused, Invalid) as error:
-            findings.append(Finding(error.code, step.commit, "", rule_of(error.code), error.what))
     return findings

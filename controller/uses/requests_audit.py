@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from controller.core.requests import judge_request
@@ -16,14 +17,21 @@ _SECTION = "requests 13"
 
 def audit_requests(history: History) -> Answer:
     """Compare the requests branch with the verdicts in evidence; commits after the last verdict are pending."""
-    facts, tip, ref = history.facts, history.tips.requests, history.root.refs.requests
-    findings: list[Finding] = []
-    refused: list[RefusedCommit] = []
+    tip = history.tips.requests
     try:
         chain = history.repo.chain(tip) if tip is not None else []
     except Refused as error:
         return [Finding(error.code, tip or "", "", rule_of(error.code), error.what)], []
-    places = {oid: place for place, oid in enumerate(chain) if oid not in history.ground.main}
+    return compare(history, [oid for oid in chain if oid not in history.ground.main])
+
+
+def compare(history: History, requests: Sequence[str], before: str | None = None) -> Answer:
+    """The verdicts that were walked against these consecutive commits, oldest first, which follow on `before`,
+    the last one that was judged earlier."""
+    facts, ref = history.facts, history.root.refs.requests
+    findings: list[Finding] = []
+    refused: list[RefusedCommit] = []
+    places = {oid: place for place, oid in enumerate(requests)}
     judged: set[str] = set()
     last = -1
     seen: set[str] = set()
@@ -52,7 +60,7 @@ def audit_requests(history: History) -> Answer:
             text = "the request has no verdict, and later ones have"
             findings.append(Finding("request-unjudged", oid, "", rule_of("request-unjudged"), text))
     for seen_tip, oid in facts.requests_seen.items():
-        if seen_tip not in places:
+        if seen_tip not in places and seen_tip != before:
             text = f"an entry was made from requests {seen_tip[:12]}, which the branch does not hold"
             findings.append(Finding("requests-rewound", oid, "", rule_of("requests-rewound"), text))
     return findings, refused
