@@ -69,12 +69,12 @@ class Root:
             if data is None:
                 self._remove(path)
                 continue
-            made = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False)
+            oid = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).digest()
             if sink is not None:
-                sink[made.hexdigest()] = (b"blob", data)
+                sink[oid.hex()] = (b"blob", data)
             else:
-                self._blobs.append(made.digest())
-            self._put(path, made.digest())
+                self._blobs.append(oid)
+            self._put(path, oid)
         self.tree = self._flush(self._node, sink).hex()
         return self.tree
 
@@ -148,16 +148,16 @@ class Root:
                 node.drop(name + b"/")
         node.dirty.clear()
         body = b"".join(map(node.entries.__getitem__, node.keys))
-        made = hashlib.sha1(b"tree %d\0" % len(body) + body, usedforsecurity=False)
+        raw = hashlib.sha1(b"tree %d\0" % len(body) + body, usedforsecurity=False).digest()
         if sink is not None:
-            oid = made.hexdigest()
+            oid = raw.hex()
             if oid not in sink:
                 sink[oid] = (b"tree", body)
                 sink.bases[oid] = node.written
             node.written = oid
         else:
-            self._folders[node] = made.digest()
-        return made.digest()
+            self._folders[node] = raw
+        return raw
 
     def made(self) -> Iterator[bytes]:
         """The raw ids of the blobs and trees that came up without a sink since the last call."""
