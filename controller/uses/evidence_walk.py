@@ -325,7 +325,7 @@ class Walk:
         for path, data in expected.items():
             change = found.get(path)
             if change is not None:
-                same = blobs.get(path) == data
+                same = blobs.get(path) == data and (change.new is None or change.new.mode == _FILE)
             else:
                 before = self._repo.file(oid, path)
                 same = (before is None) if data is None else before is not None and before.blob == blob_id(data)

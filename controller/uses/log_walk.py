@@ -11,6 +11,7 @@ from controller.model.history import Change, Commit
 from controller.model.keys import key_id
 from controller.ports import Repo
 
+_FILE = 0o100644
 Find = Callable[[str, str, str, str], None]
 """Takes a finding: code, commit, path, message."""
 
@@ -45,6 +46,7 @@ class LogWalk:
             for path in sorted((expected.keys() | tiles.keys()) - {log.CHECKPOINT})
             if path not in tiles or path not in expected or blobs.get(path) != expected[path]
         ]
+        wrong += [path for path, tile in tiles.items() if tile.new is None or tile.new.mode != _FILE]
         if wrong:
             more = f", and {len(wrong) - 1} more tiles" if len(wrong) > 1 else ""
             self._find("log-mismatch", commit.id, wrong[0], f"the tile is not what the entries add up to{more}")
