@@ -29,7 +29,7 @@ from controller.model.keys import key_id
 from controller.model.trustroot import RootCheckpoint, TrustRoot
 from controller.uses.export import CHAIN, COMMITS, DOCUMENTS, EVIDENCE, FACTS, FORMAT, MANIFEST, Manifest
 from controller.uses.findings import Finding, rule_of
-from controller.uses.pack_checks import nothing_else, readings_hold, reports_hold
+from controller.uses.pack_checks import links_hold, nothing_else, readings_hold, reports_hold
 from controller.uses.packfile import Pack, check_sums, malformed
 from controller.uses.replay_checks import Ask, Replay
 from controller.uses.walked import blob_id, holds_controller
@@ -163,6 +163,7 @@ class _Checker:
         for found in (
             nothing_else(self.pack, own, envelopes),
             reports_hold(self.pack, own),
+            links_hold(self.pack, own, self._controller_keys()),
             readings_hold(self.pack, manifest, own, envelopes, commits, self._trusts, links[-1].document),
         ):
             for code, path, message in found:

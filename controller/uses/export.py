@@ -266,23 +266,24 @@ def _artifacts(found: Source) -> Iterator[tuple[str, bytes]]:
     """Every artifact that an entry of the run names and the branch holds."""
     named: set[str] = set()
     for entry in found.entries:
-        named |= set(_digests(entry.predicate.detail.get("artifacts")))
-        named |= set(_digests(entry.predicate.how))
+        named |= set(digests_in(entry.predicate.detail.get("artifacts")))
+        named |= set(digests_in(entry.predicate.how))
     for value in sorted(named):
         data = _optional(found.repo, found.tip, artifact_path(value))
         if data is not None:
             yield artifact_path(value), data
 
 
-def _digests(value: Any) -> Iterator[str]:
+def digests_in(value: Any) -> Iterator[str]:
+    """Every digest in a JSON value."""
     if isinstance(value, str) and re.fullmatch("sha256:[0-9a-f]{64}", value):
         yield value
     elif isinstance(value, Mapping):
         for item in value.values():
-            yield from _digests(item)
+            yield from digests_in(item)
     elif isinstance(value, list | tuple):
         for item in value:
-            yield from _digests(item)
+            yield from digests_in(item)
 
 
 def _documents(found: Source) -> Iterator[tuple[str, bytes]]:

@@ -3,7 +3,7 @@ may. With this, `verify` and stock `in-toto-verify` give the same answer about a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from controller.errors import LockgateError
@@ -128,13 +128,26 @@ def _link_in(line: bytes | None) -> LinkSignature | None:
 def _seal_holds(
     seen: Seen, subject: Subject, entries: list[Entry], files: dict[str, str], found: dict[str, bytes]
 ) -> Iterator[Problem]:
-    whole = [entry.predicate.sequence for entry in entries] == list(range(1, len(entries) + 1))
-    if not entries or not whole or not isinstance(entries[0].detail, Opened):
-        return  # an entry cannot be read, which was found where it stands
     folder, keyid = subject.place.folder or "", dsse.split(subject.blobs[subject.entry.path]).keyid
     key = seen.files.repo.commit(subject.commit).key
     keys: dict[str, str] = {keyid: key} if key is not None and key_id(key) == keyid else {}
-    listed = files | {path: digest(data)[7:] for path, data in found.items()}
+    yield from seal_links_hold(entries, folder, keyid, keys, files, found)
+
+
+def seal_links_hold(
+    entries: Sequence[Entry],
+    folder: str,
+    keyid: str,
+    keys: Mapping[str, str],
+    files: Mapping[str, str],
+    found: dict[str, bytes],
+) -> Iterator[Problem]:
+    """The links of a sealed run, `found` by path, follow from its entries and `files` (path → hex SHA-256, links
+    left out), and are signed by the key that sealed it."""
+    whole = [entry.predicate.sequence for entry in entries] == list(range(1, len(entries) + 1))
+    if not entries or not whole or not isinstance(entries[0].detail, Opened):
+        return  # an entry cannot be read, which was found where it stands
+    listed = dict(files) | {path: digest(data)[7:] for path, data in found.items()}
     listed.pop(f"{folder}/{SUMS}", None)
     listed.pop(f"{folder}/{link_name(SEAL, keyid)}", None)
     sums = links.sums_of(entries, listed)

@@ -13,12 +13,24 @@ from controller.core.trust import CONTROLLER, TrustState
 from controller.errors import LockgateError
 from controller.ledger import dsse
 from controller.ledger.canonical import digest, parse_canonical
+from controller.ledger.entry import artifact_path
 from controller.ledger.log import CHECKPOINT
 from controller.ledger.speaker import speaks_with
 from controller.model.agent import Agent
-from controller.model.entry import Entry, Evaluated, Inputs, Opened
+from controller.model.entry import Entry, Evaluated, Inputs, Opened, Sealed
 from controller.model.order import AgentKey, body_of
-from controller.uses.export import CHAIN, COMMITS, DOCUMENTS, EVIDENCE, MANIFEST, SIGNERS, Manifest, key_files
+from controller.uses.export import (
+    CHAIN,
+    COMMITS,
+    DOCUMENTS,
+    EVIDENCE,
+    MANIFEST,
+    SIGNERS,
+    Manifest,
+    digests_in,
+    key_files,
+)
+from controller.uses.link_checks import seal_links_hold
 from controller.uses.pack_texts import readme
 from controller.uses.packfile import SUMS, Pack
 from controller.uses.story_page import page
@@ -73,6 +85,25 @@ def readings_hold(
         yield "story-mismatch", SIGNERS, "the allowed signers are not the controller's keys"
 
 
+def links_hold(pack: Pack, own: Sequence[Entry], keys: Mapping[str, str]) -> Iterator[Problem]:
+    """The in-toto links of a sealed run follow from what is here; artifacts that its entries name are here."""
+    for entry in own:
+        for value in digests_in(entry.predicate.detail.get("artifacts")):
+            if EVIDENCE + artifact_path(value) not in pack.files:
+                yield "record-missing", entry.path, f"the artifact {value} is not in the pack"
+    if not own:
+        return
+    folder = str(PurePosixPath(own[0].path).parent)
+    inside = {path.removeprefix(EVIDENCE): data for path, data in pack.files.items() if path.startswith(EVIDENCE)}
+    found = {path: data for path, data in inside.items() if path.startswith(f"{folder}/links/")}
+    if not isinstance(own[-1].detail, Sealed):
+        yield from (("link-mismatch", path, "links come with the seal of their run") for path in found)
+        return
+    files = {p: digest(data)[7:] for p, data in inside.items() if p.startswith(f"{folder}/") and p not in found}
+    keyid = dsse.split(inside[own[-1].path]).keyid
+    yield from seal_links_hold(own, folder, keyid, keys, files, found)
+
+
 def reports_hold(pack: Pack, own: Sequence[Entry]) -> Iterator[Problem]:
     """Agents' statements are those that the entries name, under the keys that the run pinned.
 
@@ -80,7 +111,10 @@ def reports_hold(pack: Pack, own: Sequence[Entry]) -> Iterator[Problem]:
     """
     agents: dict[str, AgentKey] = {}
     opened = own[0].detail if own and isinstance(own[0].detail, Opened) else None
-    for pin in opened.pins if opened is not None else ():
+    pins = [entry.detail.lock for entry in own if isinstance(entry.detail, Inputs)]
+    if opened is not None:
+        pins += [*opened.pins, *([opened.slot] if opened.slot is not None else [])]
+    for pin in pins:
         data = pack.files.get(DOCUMENTS + pin.path)
         if data is None or digest(data) != pin.sha256:
             yield "digest-mismatch", DOCUMENTS + pin.path, "the document is not the one that the run pinned"

@@ -45,6 +45,10 @@ def one(files: Mapping[str, bytes], ending: str) -> str:
     return next(path for path in sorted(files) if path.endswith(ending))
 
 
+def artifact(files: Mapping[str, bytes]) -> str:
+    return next(path for path in sorted(files) if "/artifacts/sha256/" in path)
+
+
 def without(ending: str) -> Change:
     return lambda files, _: files.__setitem__("x", files.pop(one(files, ending)))
 
@@ -101,6 +105,9 @@ TAMPERED: dict[str, tuple[Change, str]] = {
     "sample edited": (edited("stage-1-samples.jsonl", b'"sig":"', b'"sig":"AAAA'), "report-mismatch"),
     "report edited": (edited("-verify.jsonl", b'"sig":"', b'"sig":"AAAA'), "report-mismatch"),
     "file added": (lambda files, _: files.__setitem__("evidence/x.json", b"{}"), "pack-malformed"),
+    "link edited": (edited("SHA256SUMS", b"inputs", b"Inputs"), "link-mismatch"),
+    "link missing": (lambda files, _: files.__delitem__(one(files, ".link")), "link-missing"),
+    "artifact missing": (lambda files, _: files.__delitem__(artifact(files)), "record-missing"),
     "called unsealed": (called_unsealed, "pack-malformed"),
     "manifest is no JSON": (edited("manifest.json", b"{", b"["), "pack-malformed"),
 }
