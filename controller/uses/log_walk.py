@@ -46,7 +46,7 @@ class LogWalk:
             for path in sorted((expected.keys() | tiles.keys()) - {log.CHECKPOINT})
             if path not in tiles or path not in expected or blobs.get(path) != expected[path]
         ]
-        wrong += [path for path, tile in tiles.items() if tile.new is None or tile.new.mode != _FILE]
+        wrong += [path for path, tile in tiles.items() if tile.new is not None and tile.new.mode != _FILE]
         if wrong:
             more = f", and {len(wrong) - 1} more tiles" if len(wrong) > 1 else ""
             self._find("log-mismatch", commit.id, wrong[0], f"the tile is not what the entries add up to{more}")
