@@ -53,6 +53,31 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
     moved = e.TagMoved(release="shop-1", component="api", tag="v1", locked=sha("a"), found=sha("b"))
     repaired = e.EvidenceRepaired(removed=(git("x"),), restored=git("y"))
     home.batch([story.draft("tag-moved", moved), story.draft("evidence-repaired", repaired)])
+    witnessed = e.Witnessed(
+        size=3, checkpoints=("shop/0\n",), witnesses=(e.Witness(agent="a", size=3, at=story.at),)
+    )
+    anchored = e.TimeAnchored(
+        run="dev-1-0", size=3, checkpoint="shop/0\n", authority="tsa", token="AA==", time=story.at
+    )
+    decision = e.ReplayedDecision(sequence=3, kind="gates", recorded=sha("d"), replayed=None, match=False)
+    replayed = e.Replayed(
+        run="dev-1-0",
+        request=git("r"),
+        by="ollie",
+        reason="why",
+        code="replayed",
+        decisions=(decision,),
+        total=1,
+        matching=0,
+        match=False,
+    )
+    home.batch(
+        [
+            story.draft("witnessed", witnessed),
+            story.draft("time-anchored", anchored),
+            story.draft("replayed", replayed),
+        ]
+    )
     drafts = story.run("dev", "shop-1", sealed=False)
     run, what = drafts[0].run, drafts[-1].what
     approval = e.Approval(
