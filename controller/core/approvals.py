@@ -8,14 +8,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from controller.core.keys import key_id
 from controller.core.quorum import missing_roles
-from controller.core.run import Run
 from controller.core.trust import TrustState
 from controller.ledger.canonical import canonical, digest
 from controller.model.environment import Approvals
+
+if TYPE_CHECKING:
+    from controller.core.run import Run
 
 ANY = "approvers"
 """The name of places that no role is named for (`count` above the sum of `roles`)."""

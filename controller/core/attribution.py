@@ -27,6 +27,14 @@ def trailers(message: str) -> dict[str, list[str]]:
     return found
 
 
+def approves_here(trust: TrustState, commit: Commit, project: str, ref: str) -> bool:
+    """Whether a merge is meant as an approval in this project and on this ref, as far as Trust asks for that."""
+    if trust.document.spec.merge_approval == "signature":
+        return True
+    said = trailers(commit.message).get("lockgate-approve", [])
+    return f"{project} {ref}" in [" ".join(value.split()) for value in said]
+
+
 def named_authors(trust: TrustState, commit: Commit) -> frozenset[str]:
     """The principals whom the author header and Co-authored-by lines name, by e-mail or by name.
 

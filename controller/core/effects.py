@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from controller.core.analysis import sampling_interval
-from controller.core.rolling import FIRST_ROLES, metrics_of, stage_of
+from controller.core.orderparts import FIRST_ROLES, checks_of, run_of
+from controller.core.rolling import metrics_of, stage_of
 from controller.core.run import Run
 from controller.core.world import RunDocuments, Target
 from controller.ledger.fold import EnvironmentState
@@ -17,11 +18,8 @@ from controller.model.intent import Intent
 from controller.model.order import (
     AgentKey,
     AgentStatement,
-    ExecProbe,
-    HttpProbe,
     LogState,
     Order,
-    OrderCheck,
     OrderComponent,
     Report,
     Sample,
@@ -66,7 +64,7 @@ def orders_of(
                 repository=locked.repository,
                 digest=locked.digest,
                 role=locked.role,
-                run=target.components[name].spec.run.model_dump(mode="json", by_alias=True, exclude_none=True),
+                run=run_of(target.components[name]),
             )
             for name, locked in sorted(target.lock.spec.components.items())
             if locked.role not in FIRST_ROLES or (lead and place == 0 and ordered.action == "deploy")
@@ -95,17 +93,6 @@ def orders_of(
             )
         )
     return orders
-
-
-def checks_of(strategy: Strategy) -> tuple[OrderCheck, ...]:
-    """The strategy's `verify` checks as a check order carries them."""
-    return tuple(
-        OrderCheck(
-            http=HttpProbe(**one.http.model_dump()) if one.http is not None else None,
-            exec=ExecProbe(**one.exec.model_dump()) if one.exec is not None else None,
-        )
-        for one in strategy.spec.verify
-    )
 
 
 def sampling(

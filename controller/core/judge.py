@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, Protocol
 
-from controller.core.attribution import named_authors, signed_at, signer_of, trailers
+from controller.core.attribution import approves_here, named_authors, signed_at, signer_of, trailers
 from controller.core.merges import History, decided_by_merge
 from controller.core.parse import parse
 from controller.core.pathrules import CURE, LOCK, check_path, check_write, counts, refuse, rewritten
@@ -193,7 +193,7 @@ def _judge_merge(ground: Ground, commit: Commit, signer: str, changes: tuple[Cha
     for path in sorted(decided):
         if not ground.restores(by_path[path], signer):
             check_write(ground.trust, commit, signer, path)
-    trailer = _approves_here(ground, commit)
+    trailer = approves_here(ground.trust, commit, ground.terms.project, ground.terms.ref)
     for change in changes:
         if ground.restores(change, signer):
             continue
@@ -249,14 +249,6 @@ def _brought_people(ground: Ground, merge: Commit) -> tuple[frozenset[str], froz
     except Refused:
         pass
     return frozenset(named | signers), frozenset(signers)
-
-
-def _approves_here(ground: Ground, commit: Commit) -> bool:
-    """Whether the merge is meant as an approval in this project and on this ref."""
-    if ground.trust.document.spec.merge_approval == "signature":
-        return True
-    said = trailers(commit.message).get("lockgate-approve", [])
-    return f"{ground.terms.project} {ground.terms.ref}" in [" ".join(value.split()) for value in said]
 
 
 def _unapproved(

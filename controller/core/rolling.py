@@ -9,6 +9,7 @@ from typing import Literal
 from controller.core.analysis import StageVerdict, State, Window, evaluate, sampling_interval
 from controller.core.artifacts import artifacts_of
 from controller.core.desk import Desk
+from controller.core.orderparts import FIRST_ROLES
 from controller.core.rollout import DEFAULT_DEADLINE, stage_deadline
 from controller.core.run import Run
 from controller.core.world import RunDocuments
@@ -29,10 +30,6 @@ from controller.model.entry import (
 from controller.model.link import deploy_link
 from controller.model.order import PLAN, AgentStatement, Report, Sample, order_id
 from controller.model.strategy import Metric, Stage
-
-FIRST_ROLES = frozenset({"init", "migration"})
-"""Components that run first and once: on the first target of the first stage, before anything else starts."""
-
 
 # --- ordering --------------------------------------------------------------------------------------------
 
