@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import pybase64
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, EllipticCurvePublicKey
@@ -151,10 +152,10 @@ def verify_raw(key: PublicKey, signature: bytes, data: bytes) -> bool:
 def _decoded(text: bytes) -> bytes | None:
     """Base64 with its one canonical spelling, or None."""
     try:
-        data = base64.b64decode(text, validate=True)
+        data = pybase64.b64decode(text, validate=True)
     except binascii.Error:
         return None
-    return data if base64.b64encode(data) == text else None
+    return data if pybase64.b64encode(data) == text else None
 
 
 def _serialise(payload: bytes, payload_type: str, keyid: str, signature: bytes) -> bytes:

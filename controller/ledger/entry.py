@@ -69,7 +69,7 @@ def run_id(environment: str, number: int, commit: str) -> str:
 
 def run_folder(environment: str, opened: datetime, run: str) -> str:
     """The folder of a run, sharded by the day (UTC) it was opened."""
-    return f"runs/{environment}/{opened.astimezone(UTC):%Y/%m/%d}/{run}"
+    return f"runs/{environment}/{_day(opened)}/{run}"
 
 
 def artifact_path(named: str) -> str:
@@ -88,7 +88,12 @@ def entry_path(place: Place, kind: str, at: datetime) -> str:
     """The path of an entry: by sequence in its run's folder, or by index among the day's events."""
     if place.folder is not None and place.sequence is not None:
         return f"{place.folder}/{place.sequence:03d}-{kind}.dsse.json"
-    return f"events/{at.astimezone(UTC):%Y/%m/%d}/{place.index:06d}-{kind}.dsse.json"
+    return f"events/{_day(at)}/{place.index:06d}-{kind}.dsse.json"
+
+
+def _day(at: datetime) -> str:
+    there = at.astimezone(UTC)
+    return f"{there.year:04d}/{there.month:02d}/{there.day:02d}"
 
 
 def build(draft: Draft, place: Place, signer: Signer) -> Built:

@@ -41,7 +41,8 @@ class Wire(BaseModel):
 
     def wire(self) -> dict[str, Any]:
         """Plain JSON values, ready for canonical bytes."""
-        return self.model_dump(mode="json", by_alias=True)
+        value: dict[str, Any] = self.__pydantic_serializer__.to_python(self, mode="json", by_alias=True)
+        return value
 
 
 class Actor(Wire):

@@ -19,7 +19,7 @@ from controller.core.trust import CONTROLLER, TrustState
 from controller.errors import LockgateError, Refused, Stalled
 from controller.ledger import fold, log
 from controller.ledger.entry import Place, entry_path, read
-from controller.ledger.fold import Cursors
+from controller.ledger.cursors import Cursors
 from controller.model.entry import EvidenceRepaired
 from controller.model.history import Commit
 from controller.ports import Repo
@@ -83,7 +83,9 @@ def fault(
     if key is None:
         return FOREIGN, "the commit is not signed"
     at = max(commit.committer.at, before.at) if before.at is not None else commit.committer.at
-    in_force = max((version for version in trusts if version <= before.version), default=0)
+    in_force = before.version
+    if in_force not in trusts:
+        in_force = max((version for version in trusts if version <= before.version), default=0)
     if controls(trusts.get(in_force, ()), key, at):
         return None
     later = claimed(commit.id)
