@@ -80,10 +80,20 @@ def guard(
 def prime(repo: Repo, root: TrustRoot, means: Means) -> None:
     """See that the repository is the trust root's, and remember where trust changed, so that the first push need
     not walk history. Raises Refused("genesis-mismatch")."""
-    genesis_state(repo, root)
+    rooted(repo, root)
     main = repo.observe().main
     if main is not None:
         _trust_commits(repo, root, main, means.memory)
+
+
+def rooted(repo: Repo, root: TrustRoot) -> MainState:
+    """Main at the pinned genesis. Raises Refused("genesis-mismatch"), also where no such commit is."""
+    try:
+        return genesis_state(repo, root)
+    except Refused as error:
+        if error.code != "object-corrupt" or error.where != root.genesis:
+            raise
+        raise _other_project(root, "no such commit") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +120,7 @@ class _Push:
         self._now = now.replace(microsecond=0)
         self._incoming = incoming
         self._before = repo.observe()
-        self._genesis = genesis_state(repo, root)
+        self._genesis = rooted(repo, root)
 
     def judge(self, ref: str) -> list[Refused]:
         refs, update = self._root.refs, self._incoming[ref]
@@ -180,8 +190,13 @@ class _Push:
         ledger = Ledger()
         if evidence is not None:
             ledger = Ledger(evidence, fold.load_state(self._repo, evidence))
+        cursors = ledger.state.cursors
         terms = Terms(
-            self._root.project, self._root.refs.main, self._means.verify_ssh, observed=lambda _: self._now
+            self._root.project,
+            self._root.refs.main,
+            self._means.verify_ssh,
+            acknowledged={one.commit: one.code for one in (*cursors.let_stand, *cursors.acknowledged)},
+            observed=lambda _: self._now,
         )
         return judge_main(self._repo, self._start, self._after.main, Recorded(self._repo, ledger), terms)
 
@@ -272,15 +287,19 @@ def _trust_commits(repo: Repo, root: TrustRoot, tip: str, memory: TrustMemory) -
 def _from_genesis(repo: Repo, root: TrustRoot, tip: str) -> list[str]:
     chain = repo.chain(tip)
     if root.genesis not in chain:
-        raise Refused(
-            "genesis-mismatch",
-            "main does not descend from the pinned genesis commit",
-            where=root.refs.main,
-            expected=root.genesis,
-            got=chain[0] if chain else "nothing",
-            cure="install the hook with the trust root of this repository",
-        )
+        raise _other_project(root, f"a main that begins with {chain[0][:12]}")
     return chain[chain.index(root.genesis) + 1 :]
+
+
+def _other_project(root: TrustRoot, got: str) -> Refused:
+    return Refused(
+        "genesis-mismatch",
+        "the repository is not the one that the trust root names",
+        where=root.refs.main,
+        expected=f"the project {root.project} from commit {root.genesis[:12]} on",
+        got=got,
+        cure="use the trust-root.json of this repository",
+    )
 
 
 def _trust_blob(repo: Repo, commit: str) -> str | None:
