@@ -23,6 +23,7 @@ ANSWERS: dict[str, Any] = {
     "verify": shapes.VerifyShape,
     "receipt-make": list[shapes.ReceiptShape],
     "receipt-check": shapes.ReceiptCheckShape,
+    "guard-install": shapes.GuardShape,
     "replay": replay.ReplayAnswer,
     "replay-figures": replay.FiguresAnswer,
     "export": export.ExportAnswer,

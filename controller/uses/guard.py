@@ -25,6 +25,7 @@ from controller.model.documents import TRUST_PATH
 from controller.model.history import Tips
 from controller.model.trustroot import TrustRoot
 from controller.ports import Repo
+from controller.uses.acknowledged import seen_here
 from controller.uses.findings import Finding
 from controller.uses.object_audit import unreadable
 from controller.uses.own import Line, cursors_at, line
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from controller.uses.replay_checks import Ask
 
 _TAKE_BACK = ("take it back", "revert it", "restore it")
+_BY_CONTROLLER = "nothing landed: only the controller writes evidence, and with the origin's version of Lockgate"
 _ANEW = "nothing landed: make the commits anew as the rules ask, and push again"
 
 
@@ -200,6 +202,14 @@ class _Push:
         )
         return judge_main(self._repo, self._start, self._after.main, Recorded(self._repo, ledger), terms)
 
+    def _let_stand(self, evidence: str | None) -> dict[str, str]:
+        """The refused commits that owners let stand, with their codes, by what stands and by what comes."""
+        found: dict[str, str] = {}
+        for commit in filter(None, (self._line.good, evidence)):
+            cursors = cursors_at(self._repo, commit)
+            found |= {one.commit: one.code for one in (*cursors.let_stand, *cursors.acknowledged)}
+        return found
+
     @cached_property
     def _main_now(self) -> MainState:
         evidence = self._incoming.get(self._root.refs.evidence)
@@ -235,6 +245,7 @@ class _Push:
             added = changes[0].new if len(changes) == 1 else None
             data = repo.read(added.blob) if added is not None and added.mode == 0o100644 else None
             verdict = judge_request(commit, changes, data, trust, self._root.project, self._now, seen)
+            verdict = seen_here(repo, verdict, self._after.evidence)
             if verdict.request is not None:
                 seen.add(verdict.request.id)
             if not verdict.accepted:
@@ -350,7 +361,7 @@ def _of_findings(findings: Sequence[Finding], ref: str) -> list[Refused]:
             where=" ".join(filter(None, (ref, f"commit {finding.commit[:12] or '-'}", finding.path))),
             expected=f"what the rule asks: {finding.rule}",
             got="a push that `lockgate verify` would find fault with",
-            cure="nothing landed: only the controller writes evidence" if "evidence" in ref else _ANEW,
+            cure=_BY_CONTROLLER if "evidence" in ref else _ANEW,
         )
         for finding in dict.fromkeys(findings)
     ]

@@ -284,6 +284,14 @@ class SignerShape(TypedDict):
     key: str
 
 
+class GuardShape(TypedDict):
+    """The hook that was installed; `fsckObjects`: git there checks what it receives, too."""
+
+    hook: str
+    project: str
+    fsckObjects: bool
+
+
 class ReceiptShape(TypedDict):
     """An entry written to a folder with its receipt; `index` is its place in the log."""
 
