@@ -17,6 +17,7 @@ from controller.core.artifacts import Templates
 from controller.core.clocks import check_clock, out_of_time
 from controller.core.decide import decide
 from controller.core.gates import Question
+from controller.core.pinned import run_documents
 from controller.core.run import Run, fold
 from controller.core.trust import TrustState
 from controller.core.world import CompletedAt, Decision, Facts, RunDocuments, World
@@ -41,8 +42,9 @@ from controller.reconcile.observing import (
     view_main,
 )
 from controller.reconcile.questions import Questions
-from controller.reconcile.reading import Reader, run_documents
+from controller.reconcile.reading import Reader
 from controller.reconcile.visible import Visible
+from controller.settings import tzdata_version
 from controller.uses.view import Unanswered
 
 
@@ -156,7 +158,7 @@ class Reconciler:
         parts, now = self.parts, self._now
         trust = self.main.trust
         by_id = {run.id: run for run in self.runs.values()}
-        self.documents = {run.id: run_documents(parts.reader, run, self.intent) for run in self.runs.values()}
+        self.documents = {run.id: run_documents(parts.reader.document, run, self.intent) for run in self.runs.values()}
         return World(
             project=parts.root.project,
             now=now,
@@ -171,6 +173,7 @@ class Reconciler:
             cured=self.view.cured,
             accepted=self.view.accepted,
             log=self._visible.facts(self.ledger, self.intent),
+            tzdata=tzdata_version(),
             refused=self.view.refused,
             requests=tuple(
                 new_requests(
@@ -262,7 +265,8 @@ class Reconciler:
             run = fold(entries)
             self.runs[run.environment] = run
         assert self.intent is not None
-        self.documents = {run.id: run_documents(self.parts.reader, run, self.intent) for run in self.runs.values()}
+        read = self.parts.reader.document
+        self.documents = {run.id: run_documents(read, run, self.intent) for run in self.runs.values()}
 
     def _time(self) -> datetime:
         """The one time of a pass, by which keys are judged and which its entries bear. It never goes back.
@@ -319,7 +323,8 @@ class Reconciler:
     def _signature(self, tips: Tips) -> tuple[Any, ...]:
         inbox = self.parts.hub.inbox()
         last = inbox[-1].digest if inbox else ""
-        return tips, len(inbox), last, self.parts.questions.version, self.parts.log.version
+        skewed = frozenset(self.parts.hub.skewed())
+        return tips, len(inbox), last, skewed, self.parts.questions.version, self.parts.log.version
 
     def _remember_requests(self, world: World) -> None:
         """Only what was recorded counts as judged: a pass that was thrown away judges its requests again."""
