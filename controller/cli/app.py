@@ -29,6 +29,7 @@ GROUPS = (
     "look",
     "stories",
     "ask",
+    "acknowledge",
     "land",
     "files",
     "audit",

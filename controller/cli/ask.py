@@ -54,6 +54,8 @@ class Wish:
     wait: str | None
     run: str | None = None
     """The run, where it need not be the open one."""
+    commit: str | None = None
+    """The refused commit of main that an acknowledgement is about."""
 
 
 def register(app: typer.Typer) -> None:
@@ -125,7 +127,7 @@ def send(options: Context, wish: Wish) -> None:
     patience = duration("--wait", wish.wait) if wish.wait is not None else None
     with writing(options, wish.trust_root) as repo:
         found = view(repo)
-        run, binds = (wish.run, None) if wish.run is not None else check(found, wish.verb, wish.environment)
+        run, binds, code = _about(found, wish)
         who = person(found.trust, wish.key, wish.name)
         ask = Ask(
             verb=cast("Verb", wish.verb),
@@ -134,6 +136,7 @@ def send(options: Context, wish: Wish) -> None:
             run=run,
             ticket=wish.ticket,
             binds=binds,
+            code=code,
             expires_after=lasts,
         )
         made, commit = request(repo, who, project_of(found), ask)
@@ -151,6 +154,19 @@ def send(options: Context, wish: Wish) -> None:
     options.answer(value, lambda: _words(value, patience is not None))
     if judged is not None and not judged.accepted:
         raise typer.Exit(1)
+
+
+def _about(found: View, wish: Wish) -> tuple[str | None, str | None, str | None]:
+    """The run a request is about, what it binds to, and with which code. Raises as `check`, `refused_commit`."""
+    from controller.cli.acknowledge import refused_commit
+    from controller.core.requests import COMMIT
+
+    if wish.commit is not None:
+        commit, code = refused_commit(found, wish.commit)
+        return None, f"{COMMIT}{commit}", code
+    if wish.run is not None:
+        return wish.run, None, None
+    return *check(found, wish.verb, wish.environment), None
 
 
 def needed_reason(reason: str | None) -> str:
@@ -248,15 +264,16 @@ def _verdict(repo: GitRepo, found: View, commit: str, patience: timedelta) -> Re
 
 
 def _words(value: dict[str, Any], waited: bool) -> str:
-    about = f"{value['verb']} {value['environment']}" + (f" ({value['run']})" if value["run"] else "")
+    whole = value["environment"] == "*"
+    look = "lockgate status" if whole else f"lockgate status {value['environment']}"
+    about = f"{value['verb']} {'main' if whole else value['environment']}"
+    about += f" ({value['run']})" if value["run"] else ""
     text = f"asked: {about}, request {value['request']}"
     if value["verdict"] is not None:
         return f"{text}\n{value['verdict']}: {value['code']}: {value['message']}"
     if waited:
-        return (
-            f"{text}\nno verdict yet: see that the controller runs, then `lockgate status {value['environment']}`"
-        )
-    return f"{text}\nthe controller records its verdict; see `lockgate status {value['environment']}`"
+        return f"{text}\nno verdict yet: see that the controller runs, then `{look}`"
+    return f"{text}\nthe controller records its verdict; see `{look}`"
 
 
 def known_release(found: View, release: str) -> None:

@@ -27,13 +27,15 @@ def status(
 ) -> None:
     """What every environment runs, what it waits for, and what is safe to ask for now."""
     from controller.cli import render
+    from controller.uses.acknowledged import told
     from controller.uses.status import status as rows_of
     from controller.uses.why import HEALTHY, standing_text, unresolved, unresolved_text
 
     options = context_of(context)
     with viewing(options, trust_root, state_dir, controller) as found:
         rows = rows_of(found, now(), environment)
-        standing = [standing_text(refused) for refused in found.state.cursors.refused]
+        standing = [standing_text(found, refused, now()) for refused in found.state.cursors.refused]
+        stood = [told(one) for one in found.state.cursors.let_stand]
         broken = [
             f"{d.path}:{d.line}: {d.code}: {d.message}" for d in found.intent.diagnostics if d.severity == "error"
         ]
@@ -42,7 +44,7 @@ def status(
         said = None
         if health is not None and health.state not in HEALTHY:
             said = f"the controller is {health.state}: {health.message}"
-        options.answer(rows, lambda: render.status_text(rows, [*standing, *broken, *held], said))
+        options.answer(rows, lambda: render.status_text(rows, [*standing, *broken, *held], said, stood))
 
 
 def why(

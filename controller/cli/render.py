@@ -82,8 +82,10 @@ def short(digest: str | None, length: int = 12) -> str:
     return digest.removeprefix("sha256:")[:length] if digest else "-"
 
 
-def status_text(rows: Sequence[Mapping[str, Any]], standing: Sequence[str], health: str | None) -> str:
-    """`status`: what stands still first, then the environments, then what each waits for."""
+def status_text(
+    rows: Sequence[Mapping[str, Any]], standing: Sequence[str], health: str | None, stood: Sequence[str] = ()
+) -> str:
+    """`status`: what stands still first, then the environments, what each waits for, and what owners let stand."""
     lines = [paint(f"{FAILED} {text}", "red") for text in standing]
     if health:
         lines.append(paint(f"{FAILED} {health}", "red"))
@@ -109,7 +111,7 @@ def status_text(rows: Sequence[Mapping[str, Any]], standing: Sequence[str], heal
     for row in rows:
         shown = [text for text in row["waitingFor"] if not any(text.startswith(s) for s in standing)]
         lines += [f"{row['environment']}: {text}" for text in shown]
-    return "\n".join(lines)
+    return "\n".join([*lines, *(f"main: {text}" for text in stood)])
 
 
 def symbol(phase: str) -> str:

@@ -11,6 +11,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from controller.core.acknowledge import let_stand
 from controller.core.judge import Ground, judge_step
 from controller.core.merges import History
 from controller.core.steps import Backing, MainState, RefusedStep, SlotLock, Step, Terms
@@ -162,10 +163,7 @@ class _Walk:
         self._authors: frozenset[str] = frozenset()
 
     def holds_back(self, step: Step) -> bool:
-        if step.refused is None:
-            return False
-        trusted = not any(change.path.startswith("trust/") for change in step.changes)
-        return not (step.commit in self._terms.acknowledged and trusted and not step.opaque)
+        return step.refused is not None and not let_stand(step, self._terms)
 
     def standing(self) -> Standing | None:
         """None while every pending commit is accepted."""

@@ -10,15 +10,24 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from controller.core import replays
+from controller.core.acknowledge import (
+    EVERYWHERE,
+    acknowledgement_of,
+    counted,
+    enough,
+    given_by,
+    never,
+    standing,
+)
 from controller.core.advance import record_approval, seal, tally_of
 from controller.core.desk import Desk
 from controller.core.gates import decide_gates
 from controller.core.inputs import gates_of
 from controller.core.opening import documents_of, open_rollback, rollback_target
-from controller.core.requests import RequestVerdict
+from controller.core.requests import RequestVerdict, bound_commit
 from controller.core.run import Run
 from controller.core.transitions import ACTIONS
-from controller.model.entry import Actor, Control, Rejection, RequestJudged, What, When
+from controller.model.entry import Actor, Control, MainAcknowledged, Rejection, RequestJudged, What, When
 from controller.model.history import Commit
 from controller.model.keys import key_id
 from controller.model.request import Request
@@ -67,8 +76,10 @@ def _record(desk: Desk, commit: Commit, verdict: RequestVerdict, actor: Actor) -
         code=verdict.code,
         message=verdict.message,
         reason=request.reason if request else None,
+        acknowledges=acknowledgement_of(commit.id, verdict),
     )
-    what = What(environment=request.environment if request else None)
+    everywhere = request is None or request.environment == EVERYWHERE
+    what = What(environment=None if everywhere or request is None else request.environment)
     word = "accepted" if verdict.accepted else f"refused, {verdict.code}"
     asked = f"{request.verb} {request.environment}" if request else f"request {commit.id[:8]}"
     desk.event(
@@ -89,6 +100,8 @@ def _refusal(
     """Why an entitled request cannot be done now: (code, message); None when it can."""
     if request.verb not in DO:
         return "verb-unsupported", f"this controller does not do {request.verb} yet"
+    if request.verb == "acknowledge":
+        return _acknowledge_refusal(desk, request, actor)
     if request.verb == "replay":
         return replays.refusal(desk.world.state, request)
     if request.verb in WEAKER and request.environment in stopped:
@@ -128,6 +141,26 @@ def _no_run(desk: Desk, request: Request) -> tuple[str, str] | None:
     blocked = desk.world.intent.releases[back].document.spec.state
     if blocked in ("blocked", "archived"):
         return "no-rollback-target", f"{back} is {blocked}"
+    return None
+
+
+def _acknowledge_refusal(desk: Desk, request: Request, actor: Actor) -> tuple[str, str] | None:
+    """Why a refused commit of main is not to be let stand on this owner's word: (code, message)."""
+    world, cursors = desk.world, desk.world.state.cursors
+    stood = cursors.refused if world.accepted is None else ()
+    commit = bound_commit(request.binds)
+    refused = standing([*stood, *world.refused], commit, request.code)
+    if refused is None:
+        about = f"{(commit or 'no commit')[:12]} with {request.code or 'no code'}"
+        return "nothing-refused", f"main does not stand still at {about}"
+    forbidden = never(refused.paths)
+    if forbidden is not None:
+        return "never-acknowledged", f"{refused.commit[:12]} can only be taken back: {forbidden}"
+    if any(one.commit == refused.commit for one in cursors.acknowledged):
+        return "already-acknowledged", f"{refused.commit[:12]} is let stand already"
+    given = counted(desk.acknowledging, refused.commit, refused.code, world.trust, desk.now)
+    if any(one.principal == actor.principal for one in given):
+        return "already-acknowledged", f"{actor.principal} has acknowledged {refused.commit[:12]} already"
     return None
 
 
@@ -216,6 +249,20 @@ def _rollback(desk: Desk, commit: Commit, request: Request, actor: Actor) -> Non
     open_rollback(desk, request.environment, commit.id, actor.principal, request.reason, request.ticket)
 
 
+def _acknowledge(desk: Desk, commit: Commit, request: Request, actor: Actor) -> None:
+    """One owner's word more; with enough of them main goes on over the commit from the next pass on."""
+    binds, code = bound_commit(request.binds) or "", request.code or ""
+    desk.acknowledging += (given_by(commit.id, request, actor.principal),)
+    given = counted(desk.acknowledging, binds, code, desk.world.trust, desk.now)
+    if not enough(given, desk.world.trust):
+        return
+    detail = MainAcknowledged(commit=binds, code=code, acknowledgements=given)
+    names = ", ".join(sorted(one.principal for one in given))
+    who = tuple(Actor(principal=one.principal) for one in given)
+    text = f"main: {binds[:8]} ({code}) let stand by {names}"
+    desk.event("main-acknowledged", detail, "ACKNOWLEDGED", text, who=who, why={"code": code})
+
+
 def _replay(desk: Desk, commit: Commit, request: Request, actor: Actor) -> None:
     """Being accepted is all: what is on record as accepted is decided again (`controller.core.replays`)."""
 
@@ -228,4 +275,5 @@ DO: dict[str, Callable[[Desk, Commit, Request, Actor], None]] = {
     "abort": _abort,
     "rollback": _rollback,
     "replay": _replay,
+    "acknowledge": _acknowledge,
 }

@@ -24,6 +24,7 @@ class Desk:
         self.runs: dict[str, Run] = dict(world.runs)
         self.documents: dict[str, RunDocuments] = dict(world.documents)
         self.numbers: dict[str, int] = dict(world.state.cursors.runs)
+        self.acknowledging = world.state.cursors.acknowledging
         self.settled: set[str] = set()
         """Environments whose run ended in this pass: what runs there is known only once that is recorded."""
         self._drafts: list[Draft] = []

@@ -8,7 +8,8 @@ from typing import Any
 from controller.core.desk import Desk
 from controller.core.gates import Question
 from controller.ledger.canonical import canonical, digest
-from controller.ledger.fold import ReplayAsked, State
+from controller.ledger.cursors import ReplayAsked
+from controller.ledger.fold import State
 from controller.model.entry import Actor, Replayed, ReplayedDecision, What
 from controller.model.request import Request
 

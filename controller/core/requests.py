@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from controller.core.attribution import signer_of
-from controller.core.trust import TrustState
+from controller.core.trust import OWNERS, TrustState
 from controller.errors import Invalid, Refused
 from controller.ledger.canonical import canonical
 from controller.ledger.links import holds
@@ -23,6 +23,8 @@ from controller.model.request import Request
 _SIZE = 1 << 16
 _PATH = re.compile(r"requests/([0-9]{4})/(0[1-9]|1[0-2])/([a-z0-9-]+)\.json")
 _SKEW = timedelta(minutes=5)
+COMMIT = "commit:"
+"""Before the commit's id in what an acknowledgement binds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +164,12 @@ def _granted(
             got=request.at.isoformat(),
         )
     role = trust.allows(request.verb, request.environment, principal)
+    if request.verb == "acknowledge":
+        # About main, which is above environments: the owners', whatever action rules say.
+        role = OWNERS if trust.holds(principal, OWNERS) and request.environment == "*" else None
+        if bound_commit(request.binds) is None or request.code is None or request.evidence is None:
+            what = "an acknowledgement names the commit, its code and the evidence that was seen"
+            raise _malformed(what, "binds, code and evidence", request.binds or "none")
     if role is None:
         raise Refused(
             "action-out-of-scope",
@@ -170,6 +178,11 @@ def _granted(
             got=", ".join(sorted(trust.roles_of(principal))) or "no role",
         )
     return role
+
+
+def bound_commit(binds: str | None) -> str | None:
+    """The commit that an acknowledgement's `binds` names; None when it names none."""
+    return binds.removeprefix(COMMIT) if binds is not None and binds.startswith(COMMIT) else None
 
 
 def request_path(request: Request) -> str:

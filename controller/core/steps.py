@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, Protocol
@@ -27,7 +27,8 @@ class Backing(Protocol):
 class Terms:
     """What does not change from commit to commit: the project, main's ref, and signature arithmetic.
 
-    `acknowledged` are refused commits that owners let stand by a signed request; main goes on over them.
+    `acknowledged` are refused commits, each with its code, that owners let stand by signed requests; main goes
+    on over them where `acknowledge.never` allows it.
     `observed` tells when a first-parent commit was first seen: a key whose time was over by then signed nothing
     that counts, whatever its commits say of their own time. None where nobody knows.
     """
@@ -35,7 +36,7 @@ class Terms:
     project: str
     ref: str
     verify_ssh: VerifySsh
-    acknowledged: frozenset[str] = frozenset()
+    acknowledged: Mapping[str, str] = field(default_factory=dict)
     observed: Callable[[str], datetime | None] | None = None
 
 

@@ -10,7 +10,7 @@ from controller.core.gates import Question
 from controller.core.world import Cosigned
 from controller.ledger.canonical import canonical, digest
 from controller.ledger.cosign import attach, lines_of
-from controller.ledger.fold import Cursors
+from controller.ledger.cursors import Cursors
 from controller.ledger.marks import LogMark
 from controller.model.entry import Actor, TimeAnchored, Witness, Witnessed
 from controller.model.intent import Intent

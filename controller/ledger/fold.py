@@ -16,8 +16,9 @@ from pydantic import Field, ValidationError
 
 from controller.errors import Refused
 from controller.ledger.canonical import canonical_plain
+from controller.ledger.cursors import Cursors, ReplayAsked, gone_over
 from controller.ledger.entry import instance, run_folder
-from controller.ledger.marks import LogMarks, marked
+from controller.ledger.marks import marked
 from controller.model.entry import (
     Accepted,
     CompletedRun,
@@ -26,6 +27,7 @@ from controller.model.entry import (
     Genesis,
     Inputs,
     LockMade,
+    MainAcknowledged,
     MainRefused,
     Opened,
     Pin,
@@ -34,7 +36,6 @@ from controller.model.entry import (
     RolledBack,
     Sealed,
     Sha256,
-    SlotChange,
     TagMoved,
     TargetResult,
     Time,
@@ -48,35 +49,6 @@ CURSORS = "state/cursors.json"
 MOVED = 256
 """How many moved tags are remembered, so that each is recorded once."""
 _W = TypeVar("_W", bound=Wire)
-
-
-class ReplayAsked(Wire):
-    """An accepted request to decide a run again; `commit` is the request's."""
-
-    commit: str
-    run: str
-    by: str
-    reason: str
-
-
-class Cursors(Wire):
-    """Where the branch stands: `index` is the next entry's. `refused` are the commits main stands still at,
-    `pending` the slot changes no run was opened for yet, `moved` the newest moved tags of what can run again,
-    `replays` the accepted ones that are not on record yet, `log` how far the log is witnessed and time-stamped."""
-
-    index: int = 0
-    project: str = ""
-    genesis: str = ""
-    main: str | None = None
-    requests: str | None = None
-    trust_version: int = 0
-    at: Time | None = None
-    runs: dict[str, int] = Field(default_factory=dict)
-    refused: tuple[MainRefused, ...] = ()
-    pending: tuple[SlotChange, ...] = ()
-    moved: tuple[TagMoved, ...] = ()
-    replays: tuple[ReplayAsked, ...] = ()
-    log: LogMarks = LogMarks()
 
 
 class TargetState(Wire):
@@ -217,10 +189,18 @@ def apply(state: State, entry: Entry) -> State:
     elif isinstance(detail, Accepted):
         pending = (*state.cursors.pending, *detail.slots)
         step |= {"main": detail.tip, "refused": (), "pending": pending}
+        if detail.acknowledged:
+            step |= gone_over(state.cursors, detail.acknowledged)
     elif isinstance(detail, MainRefused):
         step |= {"refused": (*state.cursors.refused, detail)}
+    elif isinstance(detail, MainAcknowledged):
+        left = tuple(one for one in state.cursors.acknowledging if one.commit != detail.commit)
+        step |= {"acknowledging": left, "acknowledged": (*state.cursors.acknowledged, detail)}
     elif isinstance(detail, RequestJudged):
         step |= {"requests": detail.commit}
+        if detail.acknowledges is not None:
+            valid = tuple(one for one in state.cursors.acknowledging if one.expires > predicate.at)
+            step |= {"acknowledging": (*valid, detail.acknowledges)}
         if detail.accepted and detail.verb == "replay" and detail.run is not None:
             by = predicate.who[0].principal if predicate.who else ""
             asked = ReplayAsked(commit=detail.commit, run=detail.run, by=by, reason=detail.reason or "")

@@ -47,12 +47,14 @@ class SlotChange(Wire):
 
 
 class Accepted(Wire):
-    """Main moved on, by `commits` first-parent steps that satisfied the path rules."""
+    """Main moved on, by `commits` first-parent steps that satisfied the path rules. Of those that did not,
+    `cured` were taken back, and `acknowledged` are let stand by owners."""
 
     previous: GitId | None
     tip: GitId
     commits: int
     cured: tuple[GitId, ...] = ()
+    acknowledged: tuple[GitId, ...] = ()
     slots: tuple[SlotChange, ...] = ()
 
 
@@ -88,8 +90,28 @@ class TagMoved(Wire):
     found: Sha256 | None
 
 
+class Acknowledgement(Wire):
+    """An owner's request to let a refused commit of main stand: `commit`, refused with `code`. `request` is the
+    request's commit."""
+
+    commit: GitId
+    code: str
+    request: GitId
+    principal: str
+    reason: str
+    expires: Time
+
+
+class MainAcknowledged(Wire):
+    """The owners' quorum lets a refused commit of main stand as it is: main goes on over it."""
+
+    commit: GitId
+    code: str
+    acknowledgements: tuple[Acknowledgement, ...]
+
+
 class RequestJudged(Wire):
-    """A request's one verdict."""
+    """A request's one verdict. `acknowledges` goes with an accepted request to let a refused commit stand."""
 
     commit: GitId
     request: str | None
@@ -100,6 +122,7 @@ class RequestJudged(Wire):
     code: str
     message: str
     reason: str | None
+    acknowledges: Acknowledgement | None = None
 
 
 class ReplayedDecision(Wire):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol
@@ -21,6 +21,7 @@ from controller.model.keys import key_id
 from controller.model.promotion import Schedule
 from controller.model.trustroot import TrustRoot
 from controller.ports import Repo
+from controller.uses.acknowledged import seen_here
 
 SLOTS = "promotions/"
 HELD_PHASES = ("rolled_back", "rollback_failed", "completed")
@@ -108,6 +109,9 @@ def view_main(
     recorded = cursors.main or root.genesis
     if state is None or state.accepted != recorded:
         state = resume_state(repo, recorded, cursors.trust_version or None)
+    let_stand = {one.commit: one.code for one in cursors.acknowledged}
+    if let_stand:
+        terms = replace(terms, acknowledged=let_stand)
     try:
         state = judge_main(repo, state, tip, backing, terms)
     except Refused as error:
@@ -120,7 +124,9 @@ def view_main(
             cure="push the former main back; nothing is done until then",
         ) from error
     standing = {refused.commit for refused in cursors.refused}
-    refused = tuple(_refused(step) for step in state.refused if step.commit not in standing)
+    # Moving on clears what stood refused: what still holds main back then is said again.
+    moved = state.accepted != recorded
+    refused = tuple(_refused(step) for step in state.refused if moved or step.commit not in standing)
     accepted = None
     if state.accepted != recorded:
         accepted = Accepted(
@@ -128,6 +134,7 @@ def view_main(
             tip=state.accepted,
             commits=len(state.newly),
             cured=tuple(commit for step in state.newly for commit in step.cured),
+            acknowledged=tuple(step.commit for step in state.newly if step.commit in let_stand),
             slots=_slots(repo, recorded, state),
         )
     cured = tuple(_refused(s) for s in state.newly if s.refused is not None and s.commit not in standing)
@@ -231,6 +238,7 @@ def new_requests(
         # Only a regular file is read: a submodule's id names no blob, and no commit may break the pass.
         data = repo.read(added.blob) if added is not None and added.mode == 0o100644 else None
         verdict = judge_request(commit, changes, data, trust, project, now, seen)
+        verdict = seen_here(repo, verdict, ledger.commit)
         if verdict.request is not None:
             seen.add(verdict.request.id)
         found.append((commit, verdict))

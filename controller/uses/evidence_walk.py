@@ -24,6 +24,7 @@ from controller.model.entry import (
     EvidenceRepaired,
     Genesis,
     LockMade,
+    MainAcknowledged,
     MainRefused,
     Opened,
     RequestJudged,
@@ -34,6 +35,7 @@ from controller.model.entry import (
 from controller.model.history import Change, Commit
 from controller.model.keys import key_id
 from controller.ports import Repo
+from controller.uses.acknowledged import UNBACKED, unbacked
 from controller.uses.entry_checks import ENTRY_CHECKS, Seen, Subject
 from controller.uses.findings import Finding, rule_of
 from controller.uses.log_walk import LogWalk
@@ -269,6 +271,13 @@ class Walk:
             commit.committer.at.timestamp()
         ):
             self._find("clock-rewound", commit.id, entry.path, "its time goes back or is not the commit's")
+        if isinstance(entry.detail, MainAcknowledged):
+            trusts = self._ground.trusts.get(predicate.observed.trust_version, ())
+            wrong = unbacked(entry.detail, state.cursors, trusts, predicate.at)
+            if wrong:
+                self._find(UNBACKED, commit.id, entry.path, wrong)
+            else:
+                self.facts.acknowledged[entry.detail.commit] = entry.detail
         for check in ENTRY_CHECKS:
             for code, path, message in check(self._seen, subject):
                 self._find(code, commit.id, path, message)

@@ -16,6 +16,7 @@ RULES = {
     "main-rewound": "main 6",
     "main-not-first-parent": "main 6",
     "main-not-accepted": "main 6",
+    "acknowledgement-unbacked": "main 6",
     "observed-unknown": "main 6",
     "lock-rewritten": "main 9",
     "lock-by-person": "main 9",

@@ -8,6 +8,7 @@ from controller.core.accept import MainState, Terms, genesis_state, judge_main
 from controller.core.trust import CONTROLLER, TrustState
 from controller.errors import Invalid, LockgateError, Refused
 from controller.ledger.canonical import digest
+from controller.uses.acknowledged import ACKNOWLEDGED, told
 from controller.uses.evidence_walk import Facts
 from controller.uses.findings import Finding, RefusedCommit, rule_of
 from controller.uses.object_audit import unreadable
@@ -41,14 +42,19 @@ def audit_main(history: History) -> Answer:
     try:
         state = genesis_state(repo, history.root)
         seen = Observation(repo, facts, history.ground.main)
-        terms = Terms(history.root.project, history.root.refs.main, history.verify_ssh, observed=seen)
+        let_stand = {one.commit: one.code for one in facts.acknowledged.values()}
+        root = history.root
+        terms = Terms(root.project, root.refs.main, history.verify_ssh, acknowledged=let_stand, observed=seen)
         judged = judge_main(repo, state, tip, FactsBacking(facts), terms)
     except LockgateError as error:
         return [Finding(error.code, tip, "", rule_of(error.code), f"{error.what} ({error.got})")], []
     for step in judged.steps:
         if step.refused is None:
             continue
-        if step.commit in facts.refused:
+        stood = facts.acknowledged.get(step.commit)
+        if stood is not None and stood.code == step.refused:
+            refused.append(RefusedCommit(step.commit, history.root.refs.main, ACKNOWLEDGED, told(stood)))
+        elif step.commit in facts.refused:
             refused.append(RefusedCommit(step.commit, history.root.refs.main, step.refused, step.message))
         else:
             path = step.changes[0].path if len(step.changes) == 1 else ""

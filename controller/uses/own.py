@@ -18,8 +18,8 @@ from pydantic import ValidationError
 from controller.core.trust import CONTROLLER, TrustState
 from controller.errors import LockgateError, Refused, Stalled
 from controller.ledger import fold, log
-from controller.ledger.entry import Place, entry_path, read
 from controller.ledger.cursors import Cursors
+from controller.ledger.entry import Place, entry_path, read
 from controller.model.entry import EvidenceRepaired
 from controller.model.history import Commit
 from controller.ports import Repo

@@ -9,6 +9,7 @@ from controller.core.requests import judge_request
 from controller.core.trust import TrustState
 from controller.errors import Invalid, Refused
 from controller.model.entry import RequestJudged
+from controller.uses.acknowledged import UNBACKED, misread, seen_here
 from controller.uses.findings import Finding, RefusedCommit, rule_of
 from controller.uses.whole_history import Answer, History
 
@@ -46,7 +47,7 @@ def compare(history: History, requests: Sequence[str], before: str | None = None
         judged.add(detail.commit)
         last = max(last, places[detail.commit])
         try:
-            problem = _granted_wrongly(history, detail, at, version, seen)
+            problem = _granted_wrongly(history, detail, at, version, oid, seen)
         except (Refused, Invalid) as error:
             problem = error.code, error.what
         if problem is not None:
@@ -67,9 +68,10 @@ def compare(history: History, requests: Sequence[str], before: str | None = None
 
 
 def _granted_wrongly(
-    history: History, detail: RequestJudged, at: datetime, version: int, seen: set[str]
+    history: History, detail: RequestJudged, at: datetime, version: int, oid: str, seen: set[str]
 ) -> tuple[str, str] | None:
-    """Why an accepted request may not have been accepted, or None. A refusal needs no second opinion."""
+    """Why an accepted request may not have been accepted by the verdict at `oid`, or None. A refusal needs no
+    second opinion."""
     repo = history.repo
     commit = repo.commit(detail.commit)
     changes = repo.changes(commit.parents[0] if commit.parents else None, commit.id)
@@ -78,8 +80,11 @@ def _granted_wrongly(
         return None
     trusts: tuple[TrustState, ...] = history.ground.trusts.get(version, ())
     verdicts = [judge_request(commit, changes, data, trust, history.root.project, at, seen) for trust in trusts]
-    if any(verdict.accepted for verdict in verdicts):
-        return None
+    verdicts = [seen_here(repo, verdict, oid) for verdict in verdicts]
+    granted = next((verdict for verdict in verdicts if verdict.accepted), None)
+    if granted is not None:
+        what = f"request {commit.id[:12]} acknowledges something else than is recorded of it"
+        return (UNBACKED, what) if misread(commit.id, detail.acknowledges, granted) else None
     if not verdicts:
         return "observed-unknown", f"no trust version {version} is known"
     return verdicts[0].code, f"request {commit.id[:12]} was accepted: {verdicts[0].message}"

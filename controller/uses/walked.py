@@ -11,7 +11,7 @@ from controller.core.trust import CONTROLLER, TrustState
 from controller.ledger import fold
 from controller.ledger.append import RunChain, load
 from controller.ledger.log import Log
-from controller.model.entry import Entry, RequestJudged
+from controller.model.entry import Entry, MainAcknowledged, RequestJudged
 from controller.ports import Repo
 from controller.uses.replay_checks import Ask
 
@@ -42,6 +42,7 @@ class Facts:
     requests_seen: dict[str, str] = field(default_factory=dict)
     accepted: list[tuple[str, str]] = field(default_factory=list)
     refused: dict[str, tuple[str, str]] = field(default_factory=dict)
+    acknowledged: dict[str, MainAcknowledged] = field(default_factory=dict)
     requests: list[tuple[RequestJudged, datetime, int, str]] = field(default_factory=list)
     locks: list[tuple[str, str, str]] = field(default_factory=list)
     reverts: dict[tuple[str, str], str | None] = field(default_factory=dict)
@@ -59,6 +60,7 @@ class Facts:
         self.requests_seen = later.requests_seen | self.requests_seen
         self.refused = later.refused | self.refused
         self.accepted += later.accepted
+        self.acknowledged |= later.acknowledged
         self.requests += later.requests
         self.locks += later.locks
         self.reverts |= later.reverts

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
+from controller.core.acknowledge import never
 from controller.core.approvals import ANY, Tally, tally_of_run
 from controller.core.astray import listed
 from controller.core.parse import parse
@@ -17,6 +18,7 @@ from controller.model.documents import path_of
 from controller.model.entry import Gates, MainRefused, Verdict, format_time
 from controller.model.environment import Environment
 from controller.model.strategy import Strategy
+from controller.uses.acknowledged import waiting
 from controller.uses.shapes import BlockerShape, WhyShape
 from controller.uses.view import Unanswered, View
 
@@ -62,7 +64,7 @@ def blockers(found: View, environment: str, now: datetime) -> list[Blocker]:
     """Everything that holds an environment up now, the nearest cause first."""
     run = found.runs.get(environment)
     own = list(_open_run(found, run, now)) if run is not None else list(_between_runs(found, environment))
-    return [*_controller(found), *_main(found, environment), *_documents(found, environment), *own]
+    return [*_controller(found), *_main(found, environment, now), *_documents(found, environment), *own]
 
 
 # --- the project -----------------------------------------------------------------------------------------
@@ -80,13 +82,13 @@ def _controller(found: View) -> Iterator[Blocker]:
         yield Blocker("evidence", "foreign-evidence", text, None, cure)
 
 
-def _main(found: View, environment: str) -> Iterator[Blocker]:
+def _main(found: View, environment: str, now: datetime) -> Iterator[Blocker]:
     """Main stands still at refused commits, or has not been read yet."""
     cursors = found.state.cursors
     slot = path_of("Promotion", environment)
     held = _held_slot(found, slot)
     for refused in cursors.refused:
-        text = standing_text(refused)
+        text = standing_text(found, refused, now)
         if slot in refused.paths:
             text += f"; it changes {slot}"
         if held:
@@ -101,17 +103,22 @@ def _main(found: View, environment: str) -> Iterator[Blocker]:
         yield Blocker("controller", "requests-not-judged", text, None, "see that the controller runs")
 
 
-def standing_text(refused: MainRefused) -> str:
-    """What holds main back, in one line."""
+def standing_text(found: View, refused: MainRefused, now: datetime) -> str:
+    """What holds main back, in one line, and which owners would let it stand."""
     who = f" by {refused.signer}" if refused.signer else ""
-    return f"main stands still at {refused.commit[:8]}{who}: {refused.code}: {refused.message}"
+    text = f"main stands still at {refused.commit[:8]}{who}: {refused.code}: {refused.message}"
+    begun = waiting(found.state.cursors, refused.commit, refused.code, found.trust, now)
+    return f"{text}; {begun}" if begun else text
 
 
 def cure_text(found: View, refused: MainRefused) -> str:
     """Who can set main going again, and how."""
     able = curers(found, refused)
     who = _any_of(able) if able else "somebody who may restore these paths"
-    return f"{who}: lockgate restore-main --key KEY (a signed revert to {(found.accepted or '')[:8]})"
+    text = f"{who}: lockgate restore-main --key KEY (a signed revert to {(found.accepted or '')[:8]})"
+    if never(refused.paths) is None:
+        text += f"; or owners let it stand: lockgate acknowledge {refused.commit[:12]} --reason R --key KEY"
+    return text
 
 
 def curers(found: View, refused: MainRefused) -> list[str]:

@@ -135,6 +135,7 @@ class Ask:
     run: str | None = None
     ticket: str | None = None
     binds: str | None = None
+    code: str | None = None
     expires_after: timedelta = VALID_FOR
 
 
@@ -159,6 +160,7 @@ def request(repo: GitRepo, person: Person, project: str, ask: Ask) -> tuple[str,
             environment=ask.environment,
             run=ask.run,
             binds=ask.binds,
+            code=ask.code,
             evidence=tips.evidence,
             reason=ask.reason,
             ticket=ask.ticket,

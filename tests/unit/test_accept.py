@@ -539,10 +539,10 @@ def test_pending_commits_are_judged_once(shop: Shop) -> None:
 
 def test_an_acknowledged_refusal_goes_on_but_never_over_trust(shop: Shop) -> None:
     shop.lone(None, {"README.md": b"x"})
-    shop.terms = replace(shop.terms, acknowledged=frozenset({shop.tip}))
+    shop.terms = replace(shop.terms, acknowledged={shop.tip: shop.state.refused[0].refused or ""})
     assert shop.judge().accepted == shop.tip
     shop.lone(None, {"trust/trust.yaml": trust_bytes(2)})
-    shop.terms = replace(shop.terms, acknowledged=frozenset({shop.tip}))
+    shop.terms = replace(shop.terms, acknowledged={shop.tip: "trust-quorum"})
     shop.judge()
     assert shop.state.accepted != shop.tip and shop.state.trust.version == 1
 

@@ -107,7 +107,16 @@ def test_writing_and_reading() -> None:
         ("ollie", {"verb": "approve"}),
         ("ollie", {"environment": "dev"}),
         ("rita", {"verb": "rollback"}),
-        ("ollie", {"verb": "acknowledge", "environment": "*"}),
+        (
+            "ollie",
+            {
+                "verb": "acknowledge",
+                "environment": "*",
+                "binds": "commit:" + "a" * 40,
+                "code": "path-denied",
+                "evidence": "b" * 40,
+            },
+        ),
         ("controller", {}),
     ],
 )
@@ -118,8 +127,12 @@ def test_an_action_out_of_scope(by: str, fields: dict[str, Any]) -> None:
 
 
 def test_owners_acknowledge() -> None:
-    asked = request(verb="acknowledge", environment="*", binds="commit:" + "a" * 40)
+    whole = {"binds": "commit:" + "a" * 40, "code": "path-denied", "evidence": "b" * 40}
+    asked = request(verb="acknowledge", environment="*", **whole)
     assert judge(asked, by="olga").accepted
+    for name in whole:
+        assert judge(asked.model_copy(update={name: None}), by="olga").code == "request-malformed"
+    assert judge(asked.model_copy(update={"environment": "prod"}), by="olga").code == "action-out-of-scope"
 
 
 def test_late_early_and_upside_down() -> None:
