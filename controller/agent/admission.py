@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
+from controller.agent.approved import Approved
 from controller.agent.logbook import Logbook
 from controller.errors import Refused
 from controller.model.order import Delivery, Order
@@ -28,10 +29,17 @@ class Source(Protocol):
 
 class Admission:
     """The rules an order must hold. `witnesses` is this agent's own least number of them; `prove` turns main's
-    objects into the agents' keys, or raises Refused."""
+    objects into the agents' keys, or raises Refused; `approved` is what it knows of approvals."""
 
-    def __init__(self, logbook: Logbook, witnesses: int, prove: Callable[[bytes], Mapping[str, str]]) -> None:
+    def __init__(
+        self,
+        logbook: Logbook,
+        witnesses: int,
+        prove: Callable[[bytes], Mapping[str, str]],
+        approved: Approved,
+    ) -> None:
         self._logbook = logbook
+        self._approved = approved
         self._witnesses = witnesses
         self._prove = prove
 
@@ -40,6 +48,16 @@ class Admission:
         reach: then the order is offered again."""
         self._in_the_log(order, delivery, source)
         self._witnessed(order, delivery, source)
+        self._approved.check(order, delivery.approving.get(order.id))
+
+    @property
+    def complaint(self) -> str | None:
+        """The code for which this controller, or its last order, is refused."""
+        return self._logbook.complaint or self._approved.complaint
+
+    def idle(self) -> None:
+        """No order is offered: what was refused was taken back."""
+        self._approved.complaint = None
 
     def _in_the_log(self, order: Order, delivery: Delivery, source: Source) -> None:
         """The order was recorded in the log that this agent has been following (trust rule 16)."""

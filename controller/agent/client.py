@@ -151,7 +151,7 @@ class Client:
             log_size=known,
             # A witness is known by a key that stays; a certified key is another one tomorrow.
             cosignature=self._logbook.cosignature() if certificate is None else None,
-            complaint=self._logbook.complaint,
+            complaint=self._admission.complaint,
         )
         body = dsse.sign(canonical(message.plain()), POLL_TYPE, key)
         status, data = self._channel.request("POST", "/agent/v1/poll", body, wait_seconds + CONNECT_SECONDS)
@@ -173,6 +173,8 @@ class Client:
             self.fetch_trust()
         if delivery.log is not None:
             self._logbook.follow(delivery.log, known, self.consistency)
+        if not delivery.orders:
+            self._admission.idle()
         return delivery
 
     def order(self, envelope: dict[str, Any], delivery: Delivery) -> Order:

@@ -32,6 +32,13 @@ class Keyring:
         trust = self._trust
         return 0 if trust is None else trust.version
 
+    @property
+    def trust(self) -> TrustState:
+        """The newest trust that was walked to. Raises Refused("order-untrusted-signer") before the first."""
+        if self._trust is None:
+            raise untrusted("no trust chain yet")
+        return self._trust
+
     def extend(self, chain: bytes) -> None:
         """Walk a chain. Raises Refused("trust-rollback") when it ends before what is known already."""
         trust = self._walk(chain)
@@ -61,9 +68,7 @@ class Keyring:
 
     def declared(self, data: bytes) -> Mapping[str, str]:
         """The project's agents, by name, from main's objects. Raises Refused("declared-unproven")."""
-        if self._trust is None:
-            raise untrusted("no trust chain yet")
-        return declared_agents(Declared.loads(data), self._trust, parse_commit)
+        return declared_agents(Declared.loads(data), self.trust, parse_commit)
 
     def open(self, data: bytes, payload_type: str) -> bytes:
         """The payload of an envelope signed by a controller. Raises Refused("order-untrusted-signer")."""

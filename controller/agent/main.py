@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from controller.adapters.git import sshsig
 from controller.adapters.signers import CertifiedSigner, open_signer
 from controller.agent.admission import Admission
+from controller.agent.approved import Approved
 from controller.agent.client import Client, Talk
 from controller.agent.clock import ControllerTime
 from controller.agent.drivers.process import ProcessDriver
@@ -50,7 +51,8 @@ class AgentSettings:
     `allow` are patterns of image repositories, empty allows all; `docker_config` a file that `docker login`
     wrote; `certificate` the file in which an authority certifies the key; `insecure` registries ("host:port")
     spoken to by plain http; `poll_seconds` how long a poll is held;
-    `witnesses` how many other agents must have cosigned the log before an order counts, whatever it says itself.
+    `witnesses` how many other agents must have cosigned the log before an order counts, whatever it says itself;
+    `approvals` how many people must have approved what is deployed, whatever the environment asks for.
     """
 
     trust_root: Path
@@ -68,6 +70,7 @@ class AgentSettings:
     stop_services: bool = False
     certificate: Path | None = None
     witnesses: int = 0
+    approvals: int = 0
 
 
 def run_agent(settings: AgentSettings) -> int:
@@ -105,8 +108,16 @@ class Agent:
         root = TrustRoot.load(settings.trust_root)
         self._keyring = Keyring(_walk_from(root), own)
         logbook = Logbook(self._directory, root, settings.name, signer, self._keyring.keys, own)
-        admission = Admission(logbook, settings.witnesses, self._keyring.declared)
-        self._journal = Journal(self._directory / "journal.jsonl", forget_before=own() - FORGET_AFTER)
+        self._journal = journal = Journal(self._directory / "journal.jsonl", forget_before=own() - FORGET_AFTER)
+        approved = Approved(
+            self._directory,
+            root,
+            self._keyring,
+            own,
+            lambda order: journal.line(order) is not None,
+            settings.approvals,
+        )
+        admission = Admission(logbook, settings.witnesses, self._keyring.declared, approved)
         self._outbox = Outbox()
         versions = Versions(self._directory, self._puller, settings.platform or this_platform())
         self._driver = ProcessDriver(self._directory, versions, log)

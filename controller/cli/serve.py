@@ -85,6 +85,12 @@ def agent(
         int,
         typer.Option("--witnesses", min=0, help="Take orders only from a log that so many other agents cosigned."),
     ] = 0,
+    require_approvals: Annotated[
+        int,
+        typer.Option(
+            "--require-approvals", min=0, help="Take only what so many people approved, whatever main asks for."
+        ),
+    ] = 0,
 ) -> None:
     """Carry out a controller's orders on this machine and report what happens."""
     from controller.agent.main import AgentSettings, run_agent
@@ -102,6 +108,7 @@ def agent(
         stop_services=stop_services,
         certificate=certificate,
         witnesses=witnesses,
+        approvals=require_approvals,
     )
     raise typer.Exit(run_agent(settings))
 

@@ -129,6 +129,42 @@ class Cosignature(Wire):
     line: Annotated[str, StringConstraints(max_length=1000)]
 
 
+GitObject = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9+/]*={0,2}$")]
+"""The bytes of a Git object, without its header, in base64."""
+CommitId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
+
+
+class Binding(Wire):
+    """What the digest that approvals bind to is made from (`core.approvals.approval_subject`)."""
+
+    promotion_commit: CommitId
+    slot: str
+    lock: Digest
+    environment: str
+    strategy: str
+    policies: list[str]
+    trust_version: Count
+    targets: list[str]
+
+
+class Approving(Wire):
+    """The Git objects by which an agent sees for itself that people stand behind an order.
+
+    `vouched` is path to the commit, signed by a person, whose tree shows that document; `promotion` the commit
+    that changed the slot; `requests` the commits of approve requests, bound to `binding`; `rollback` that of the
+    request to go back. Objects are known by their ids, so it does not matter who sends them.
+    """
+
+    commits: list[GitObject] = Field(default_factory=list)
+    trees: list[GitObject] = Field(default_factory=list)
+    blobs: list[GitObject] = Field(default_factory=list)
+    vouched: dict[str, CommitId] = Field(default_factory=dict)
+    promotion: CommitId | None = None
+    binding: Binding | None = None
+    requests: list[CommitId] = Field(default_factory=list)
+    rollback: CommitId | None = None
+
+
 def order_id(run: str, stage: int, attempt: int, target: str, action: str) -> str:
     """The idempotency key of an order: an agent executes each id once."""
     return f"{run}/{stage}/{attempt}/{target}/{action}"
@@ -190,7 +226,7 @@ class Delivery(Wire):
     """The controller's answer, bound to the poll's nonce; `acknowledged` are digests of envelopes.
 
     `log` is the log's newest checkpoint as of this answer: no order counts without it. `witnessed` are
-    checkpoints that other agents cosigned, for orders that ask for witnesses.
+    checkpoints that other agents cosigned, for orders that ask for witnesses. `approving` is by order.
     """
 
     agent: str
@@ -203,6 +239,7 @@ class Delivery(Wire):
     at: AwareDatetime
     log: LogProof | None = None
     witnessed: list[str] = Field(default_factory=list)
+    approving: dict[str, Approving] = Field(default_factory=dict)
 
 
 class ComponentState(Wire):
@@ -319,7 +356,8 @@ class AgentKey:
 class PreparedOrder:
     """An order as it will be delivered: the DSSE envelope that the controller signed, as bytes.
 
-    It is held back until `witnesses` other agents have cosigned a log of at least `log_size` entries.
+    It is held back until `witnesses` other agents have cosigned a log of at least `log_size` entries. `approving`
+    goes with it.
     """
 
     agent: str
@@ -327,6 +365,7 @@ class PreparedOrder:
     envelope: bytes
     witnesses: int = 0
     log_size: int = 0
+    approving: Approving | None = None
 
 
 @dataclass(frozen=True, slots=True)

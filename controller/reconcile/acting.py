@@ -15,13 +15,14 @@ from controller.ledger import dsse, fold
 from controller.ledger.append import Ledger
 from controller.ledger.canonical import canonical
 from controller.ledger.entry import read
-from controller.model.entry import LockMade
+from controller.model.entry import CompletedRun, LockMade
 from controller.model.history import NewCommit, Tips
 from controller.model.intent import Intent
 from controller.model.lock import release_digest
-from controller.model.order import ORDER_TYPE, LogState, PreparedOrder
+from controller.model.order import ORDER_TYPE, Approving, LogState, PreparedOrder
 from controller.reconcile.observing import MainView
 from controller.reconcile.reading import previous_target, target_of
+from controller.uses.approving import Approvals
 from controller.uses.own import previous_own
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class Actor:
         """Everything that is due; says whether main was written (another pass is wanted then)."""
         self._show(ledger, intent)
         self._declare(intent)
-        self._deliver(ledger, runs, documents, frozenset(agent_keys(intent)))
+        self._deliver(ledger, runs, documents, frozenset(agent_keys(intent)), view)
         self._parts.hub.sample(sampling(runs, documents, sorted(intent.agents)))
         self._acknowledge(runs)
         return self._write_main(ledger, runs, intent, view, tips)
@@ -69,6 +70,7 @@ class Actor:
         runs: Mapping[str, Run],
         documents: Mapping[str, RunDocuments],
         declared: frozenset[str],
+        view: MainView,
     ) -> None:
         """Offer every recorded, unreported order; stop offering the others.
 
@@ -83,18 +85,22 @@ class Actor:
             current |= ids
             if ids <= self._delivered:
                 continue
-            if run.ordered.action == "rollback" and run.opened.previous is not None:
-                target = previous_target(self._parts.reader.document, run.opened.previous)
+            back = run.opened.previous if run.ordered.action == "rollback" else None
+            if back is not None:
+                target = previous_target(self._parts.reader.document, back)
             else:
                 target = target_of(documents[run.id])
             pinned, where = documents[run.id], self._where(ledger, run)
             witnesses = pinned.environment.spec.witnesses
+            approving = self._approving(ledger, run, view, back)
             for order in orders_of(run, target, where, pinned.strategy, witnesses):
                 if order.id not in ids or order.id in self._delivered:
                     continue
                 payload = canonical(order.plain())
                 envelope = dsse.sign(payload, ORDER_TYPE, self._parts.signer)
-                prepared.append(PreparedOrder(order.target, order.id, envelope, order.witnesses, order.log.size))
+                prepared.append(
+                    PreparedOrder(order.target, order.id, envelope, order.witnesses, order.log.size, approving)
+                )
         if prepared:
             reached("deliver-before")
             self._parts.hub.deliver(prepared)
@@ -105,6 +111,16 @@ class Actor:
             self._parts.hub.cancel(sorted(gone))
             reached("cancel-after")
         self._delivered = current
+
+    def _approving(self, ledger: Ledger, run: Run, view: MainView, back: CompletedRun | None) -> Approving:
+        """The objects by which agents see that people stand behind a run's orders (trust rule 18)."""
+        assert ledger.commit is not None
+        parts, place = self._parts, ledger.state.environments.get(run.environment)
+        approvals = Approvals(parts.repo, parts.root, view.state.trust, view.state.accepted)
+        if back is not None:
+            return approvals.of_rollback(back, ledger.commit)
+        history = place.history if place is not None else ()
+        return approvals.of_run(ledger.open_entries[run.id], ledger.commit, history)
 
     def _where(self, ledger: Ledger, run: Run) -> Recorded:
         """The entry that ordered the run's last batch, and the log as it stands now."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -159,7 +160,7 @@ def test_an_order_waits_for_witnesses_and_is_carried_out_with_them(world: World)
     agent = world.agent("web-1", witnesses=1)
     order = world.order("web-1", {"api": component(world.image("api", "v1", service("one")))}, witnesses=1)
     prepared = world.prepare(order)
-    held = type(prepared)(prepared.agent, prepared.order_id, prepared.envelope, 1, order.log.size)
+    held = replace(prepared, witnesses=1, log_size=order.log.size)
     world.hub.deliver([held])
     until("the agent was shown the log", lambda: seen(agent) == order.log.size)
     assert world.hub.unwitnessed() == {order.id: (0, 1)}
@@ -186,7 +187,7 @@ def test_two_agents_shown_two_logs(world: World) -> None:
     order = world.order("web-1", {"api": component(world.image("api", "v1", service("one")))}, log=fork.state)
     early = order.model_copy(update={"log": other_log(world, 1, 1).state, "entry_index": 0})
     prepared = world.prepare(early)
-    world.hub.deliver([type(prepared)(prepared.agent, prepared.order_id, prepared.envelope, 1, 1)])
+    world.hub.deliver([replace(prepared, witnesses=1, log_size=1)])
     until("the refusal", lambda: "split-view" in agent.codes())
     assert (agent.directory / "log-conflict.json").exists()
     assert not world.reports(order)

@@ -38,6 +38,7 @@ from controller.model.order import (
 from controller.model.trustroot import TrustRoot
 from controller.ports import Signer
 from controller.uses.images import build_layout
+from tests.support.approving import vouched_rules
 from tests.support.logs import MemoryLog
 
 SERVICE = b"""
@@ -257,7 +258,8 @@ class World:
 
     def prepare(self, order: Order, *, signer: Signer | None = None, agent: str = "") -> PreparedOrder:
         data = dsse.sign(canonical(order.plain()), ORDER_TYPE, signer or self.controller)
-        return PreparedOrder(agent or order.target, order.id, data)
+        rules = vouched_rules(FileSigner(self.path / "owner.key"), order.environment)
+        return PreparedOrder(agent or order.target, order.id, data, approving=rules)
 
     def report(self, order: Order, seconds: float = 20.0) -> Report:
         """The report on an order, once it arrives."""

@@ -18,6 +18,7 @@ from controller.adapters.git.keys import FileSigner
 from controller.agent import client as talking
 from controller.agent import outbox as sending
 from controller.agent.admission import Admission
+from controller.agent.approved import Approved
 from controller.agent.client import Client, Talk
 from controller.agent.drivers.process import Scraped
 from controller.agent.executor import Executor
@@ -122,7 +123,9 @@ class LightAgent:
         self._sampler = Sampler(agent=name, environment=environment, **shared)
         talk: dict[str, Any] = {"agent": name, "environment": environment, "url": url, "signer": signer}
         logbook = Logbook(directory, root, name, signer, keyring.keys, _now)
-        talk |= {"logbook": logbook, "admission": Admission(logbook, 0, keyring.declared)}
+        journal = self.journal
+        approved = Approved(directory, root, keyring, _now, lambda order: journal.line(order) is not None)
+        talk |= {"logbook": logbook, "admission": Admission(logbook, 0, keyring.declared, approved)}
         self._talk = Talk(
             lambda: Client(keyring=keyring, now=_now, **talk), self._outbox, self._log, self._handle, 5.0
         )

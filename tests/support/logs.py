@@ -10,6 +10,7 @@ from pathlib import Path
 from controller.adapters.git.objects import attach_signature, encode_commit, encode_person
 from controller.adapters.git.sshsig import verify
 from controller.agent.admission import Admission
+from controller.agent.approved import Approved
 from controller.agent.client import Client
 from controller.agent.keyring import Keyring
 from controller.agent.logbook import Logbook
@@ -76,7 +77,9 @@ def client_of(
         signer=signer,
         keyring=keyring,
         logbook=logbook,
-        admission=Admission(logbook, witnesses, keyring.declared),
+        admission=Admission(
+            logbook, witnesses, keyring.declared, Approved(directory, root, keyring, now, lambda _order: False)
+        ),
         now=now,
     )
 

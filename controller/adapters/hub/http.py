@@ -267,6 +267,7 @@ class HttpHub:
             at=now,
             log=proof,
             witnessed=answer.witnessed,
+            approving=answer.approving,
         )
         return dsse.sign(canonical(delivery.plain()), DELIVERY_TYPE, self._signer)
 

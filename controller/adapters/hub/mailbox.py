@@ -23,6 +23,7 @@ from controller.model.order import (
     STATEMENT_TYPE,
     AgentKey,
     AgentStatement,
+    Approving,
     Poll,
     PreparedOrder,
     Report,
@@ -68,6 +69,7 @@ class Answer:
     acknowledged: list[str]
     sampling: SamplingRequest | None
     witnessed: list[str]
+    approving: dict[str, Approving]
 
 
 class Mailbox:
@@ -332,7 +334,9 @@ class Mailbox:
             _bound(self._delivered)
             least = min((one.order.log_size for one in ready.values() if one.order.witnesses), default=None)
             witnessed = self._witnesses(agent, least) if least is not None else []
-            return Answer([o.value for o in ready.values()], list(acknowledged), box.sampling, witnessed)
+            orders = [one.value for one in ready.values()]
+            carried = {n: one.order.approving for n, one in ready.items() if one.order.approving is not None}
+            return Answer(orders, list(acknowledged), box.sampling, witnessed, carried)
 
     def _ready(self, order: PreparedOrder) -> bool:
         return not order.witnesses or len(self._witnesses(order.agent, order.log_size)) >= order.witnesses
