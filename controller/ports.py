@@ -84,6 +84,14 @@ class Repo(Protocol):
         """
         ...
 
+    def chain_after(self, tip: str, until: str) -> list[str] | None:
+        """The ids of the first-parent chain after `until` up to `tip`, oldest first, signatures not checked; None
+        when the chain does not hold `until`.
+
+        Raises Refused("object-corrupt").
+        """
+        ...
+
     def brought(self, first: str, second: str) -> list[Commit]:
         """Commits reachable from `second` and not from `first`, oldest first."""
         ...

@@ -57,6 +57,14 @@ RULES = {
     "story-mismatch": "evidence 25",
     "checkpoint-mismatch": "root 1",
     "order-without-gates": "invariant 2",
+    "transition-illegal": "invariant 2",
+    "promotion-unbacked": "main 6",
+    "slots-mismatch": "main 6",
+    "approval-unbacked": "approvals 10",
+    "pin-mismatch": "approvals 11",
+    "inputs-mismatch": "approvals 11",
+    "control-unbacked": "requests 13",
+    "request-mismatch": "requests 13",
     "order-without-approval": "approvals 10",
     "decision-unchecked": "invariant 3",
     "gates-mismatch": "invariant 3",
@@ -106,6 +114,14 @@ class RefusedCommit:
     ref: str
     code: str
     message: str
+
+
+@dataclass(frozen=True, slots=True)
+class TimeMark:
+    """The entries that a time-stamp covers, and in words until when and by whom."""
+
+    size: int
+    text: str
 
 
 @dataclass(frozen=True, slots=True)

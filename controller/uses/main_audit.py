@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 
-from controller.core.accept import MainState, Terms, genesis_state, judge_main
+from controller.core.accept import MainState, Terms, genesis_state, judge_main, resume_state
+from controller.core.pathrules import LOCK
 from controller.core.trust import CONTROLLER, TrustState
 from controller.errors import Invalid, LockgateError, Refused
 from controller.ledger.canonical import digest
+from controller.ledger.fold import LockRecord, lookup_lock
 from controller.uses.acknowledged import ACKNOWLEDGED, told
 from controller.uses.evidence_walk import Facts
 from controller.uses.findings import Finding, RefusedCommit, rule_of
@@ -17,37 +20,58 @@ from controller.uses.whole_history import Answer, History
 
 
 class FactsBacking:
-    """What the walked evidence says about the controller's own commits on main."""
+    """What the walked evidence says about the controller's own commits on main, and what came `before` it.
 
-    def __init__(self, facts: Facts) -> None:
+    Of the past only each release's last lock counts, and of reverts those of the environments' last runs: no
+    controller asks for others.
+    """
+
+    def __init__(self, facts: Facts, before: Callable[[str], LockRecord | None]) -> None:
         self._locks = {(path, sha256) for path, sha256, _ in facts.locks}
         self._reverts = facts.reverts
+        self._before = before
 
     def lock(self, path: str, sha256: str) -> bool:
         """Whether an entry records a lock of this path with these bytes (hex SHA-256)."""
-        return (path, f"sha256:{sha256}") in self._locks
+        if (path, f"sha256:{sha256}") in self._locks:
+            return True
+        record = self._before(path)
+        return record is not None and (record.path, record.sha256) == (path, f"sha256:{sha256}")
 
     def revert(self, run: str, path: str, blob: str | None) -> bool:
         """Whether the sealed run orders this slot back to this blob (None: removed)."""
         return (run, path) in self._reverts and self._reverts[run, path] == blob
 
 
+def judge(history: History) -> MainState:
+    """Main from genesis, or from where the verified past ends. Raises what keeps it from being judged."""
+    repo, root, facts, past, tip = history.repo, history.root, history.facts, history.past, history.tips.main
+    if tip is None:
+        raise Refused("main-rewound", "main is gone")
+    state = genesis_state(repo, root) if past is None else resume_state(repo, past.main)
+    seen = Observation(repo, facts, history.ground.main, None if past is None else past.main)
+    terms = Terms(
+        root.project,
+        root.refs.main,
+        history.verify_ssh,
+        acknowledged={one.commit: one.code for one in facts.acknowledged.values()},
+        observed=seen,
+    )
+    return judge_main(repo, state, tip, FactsBacking(facts, partial(_recorded, history)), terms)
+
+
 def audit_main(history: History) -> Answer:
-    """Judge main from genesis; a refusal that evidence records is listed, every other one is a finding."""
-    repo, facts, tip = history.repo, history.facts, history.tips.main
-    findings: list[Finding] = []
-    refused: list[RefusedCommit] = []
+    """Judge main; a refusal that evidence records is listed, every other one is a finding."""
+    repo, facts, past, tip = history.repo, history.facts, history.past, history.tips.main
     if tip is None:
         return [Finding("main-rewound", "", "", rule_of("main-rewound"), "main is gone")], []
     try:
-        state = genesis_state(repo, history.root)
-        seen = Observation(repo, facts, history.ground.main)
-        let_stand = {one.commit: one.code for one in facts.acknowledged.values()}
-        root = history.root
-        terms = Terms(root.project, root.refs.main, history.verify_ssh, acknowledged=let_stand, observed=seen)
-        judged = judge_main(repo, state, tip, FactsBacking(facts), terms)
+        trust = resume_state(repo, history.begin).trust
+        judged = history.judged or judge(history)
     except LockgateError as error:
         return [Finding(error.code, tip, "", rule_of(error.code), f"{error.what} ({error.got})")], []
+    findings: list[Finding] = []
+    refused: list[RefusedCommit] = []
     for step in judged.steps:
         if step.refused is None:
             continue
@@ -59,9 +83,18 @@ def audit_main(history: History) -> Answer:
         else:
             path = step.changes[0].path if len(step.changes) == 1 else ""
             findings.append(Finding(step.refused, step.commit, path, rule_of(step.refused), step.message))
-    findings += compare(history, history.root.genesis, state.trust, judged)
-    findings += unreadable(repo, (history.root.genesis, *(step.commit for step in judged.steps)))
+    findings += compare(history, history.begin, trust, judged)
+    if past is not None:
+        findings += _locked_before(history, judged)
+    fresh = () if past is not None else (history.root.genesis,)
+    findings += unreadable(repo, (*fresh, *(step.commit for step in judged.steps)))
     return findings, refused
+
+
+def _recorded(history: History, path: str) -> LockRecord | None:
+    """The lock that the verified past recorded for a lock file's release."""
+    release = path.rpartition("/")[2].removesuffix(".lock.yaml")
+    return lookup_lock(history.repo, history.past.evidence, release) if history.past is not None else None
 
 
 def compare(history: History, start: str, trust: TrustState, judged: MainState) -> list[Finding]:
@@ -134,4 +167,20 @@ def _locks(history: History, accepted: str) -> list[Finding]:
                 findings.append(Finding("lock-mismatch", oid, path, rule_of("lock-mismatch"), text))
         except (Refused, Invalid) as error:
             findings.append(Finding(error.code, accepted, path, rule_of(error.code), error.what))
+    return findings
+
+
+def _locked_before(history: History, judged: MainState) -> list[Finding]:
+    """The same for the lock files that main changed since, where the lock was recorded in the past."""
+    said = {path for path, _, _ in history.facts.locks}
+    changed = {change.path for step in judged.newly for change in step.changes if LOCK.fullmatch(change.path)}
+    findings = []
+    for path in sorted(changed - said):
+        file = history.repo.file(judged.accepted, path)
+        record = _recorded(history, path)
+        if file is None:
+            continue
+        if record is None or (record.path, record.sha256) != (path, digest(history.repo.read(file.blob))):
+            text = "the lock on main is not the one that was recorded"
+            findings.append(Finding("lock-mismatch", judged.accepted, path, rule_of("lock-mismatch"), text))
     return findings

@@ -13,14 +13,16 @@ from controller.uses.evidence_walk import Facts
 
 class Observation:
     """Answers `Terms.observed` from walked evidence. A commit that only a refusal names was seen by then; one
-    that no entry names yet, or one accepted before the walk began, was seen nobody knows when."""
+    that no entry names yet, or one accepted before the walk began, was seen nobody knows when. `begin` is the
+    accepted commit at which it began; by default the oldest that a walked entry was made from."""
 
-    def __init__(self, repo: Repo, facts: Facts, main: Mapping[str, int]) -> None:
+    def __init__(self, repo: Repo, facts: Facts, main: Mapping[str, int], begin: str | None = None) -> None:
         self._repo = repo
         self._main = main
         self._refused = facts.refused
         # Facts of several segments are joined in no order: the least is where the walk began.
-        self._begin = min((main[tip] for tip, _ in facts.observed if tip in main), default=0)
+        first = min((main[tip] for tip, _ in facts.observed if tip in main), default=0)
+        self._begin = first if begin is None else main[begin]
         self._entries = sorted((main[tip], oid) for tip, oid in facts.accepted if tip in main)
         self._positions = [place for place, _ in self._entries]
 

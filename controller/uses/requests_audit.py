@@ -18,12 +18,18 @@ _SECTION = "requests 13"
 
 def audit_requests(history: History) -> Answer:
     """Compare the requests branch with the verdicts in evidence; commits after the last verdict are pending."""
-    tip = history.tips.requests
+    tip, past = history.tips.requests, history.past
+    before = past.requests if past is not None else None
     try:
-        chain = history.repo.chain(tip) if tip is not None else []
+        chain: list[str] | None = []
+        if tip is not None:
+            chain = history.repo.chain(tip) if before is None else history.repo.chain_after(tip, before)
     except Refused as error:
         return [Finding(error.code, tip or "", "", rule_of(error.code), error.what)], []
-    return compare(history, [oid for oid in chain if oid not in history.ground.main])
+    if chain is None or (tip is None and before is not None):
+        text = f"the branch does not hold {before}, which was verified before"
+        return [Finding("requests-rewound", tip or "", "", rule_of("requests-rewound"), text)], []
+    return compare(history, [oid for oid in chain if oid not in history.ground.main], before)
 
 
 def compare(history: History, requests: Sequence[str], before: str | None = None) -> Answer:
@@ -35,7 +41,7 @@ def compare(history: History, requests: Sequence[str], before: str | None = None
     places = {oid: place for place, oid in enumerate(requests)}
     judged: set[str] = set()
     last = -1
-    seen: set[str] = set()
+    seen = set(history.past.asked) if history.past is not None else set()
     for detail, at, version, oid in facts.requests:
         if detail.commit not in places:
             text = f"the judged request {detail.commit[:12]} is not on the requests branch"

@@ -19,7 +19,7 @@ from controller.model.agent import Agent
 from controller.model.entry import Entry, TimeAnchored, Witnessed, format_time
 from controller.model.keys import key_id
 from controller.ports import Repo
-from controller.uses.findings import Finding, rule_of
+from controller.uses.findings import Finding, TimeMark, rule_of
 from controller.uses.whole_history import Answer, History
 
 
@@ -44,8 +44,14 @@ class _Audit:
         self._history = history
         self._repo = history.repo
         self._tree = Tree(load_log(history.repo, tip).size, lambda path: _content(history.repo, tip, path))
-        removed = set(history.facts.repaired)
-        self._commits = [oid for oid in history.repo.chain(tip) if oid not in removed]
+        self._removed = set(history.facts.repaired)
+        past = history.past
+        if past is None:
+            self._first, commits = 0, history.repo.chain(tip)
+        else:
+            self._first, commits = past.entries, history.repo.chain_after(tip, past.evidence) or []
+            self._removed |= {one.commit for one in past.refused}
+        self._commits = [oid for oid in commits if oid not in self._removed]
 
     def check(self, entry: Entry) -> Iterator[tuple[str, str]]:
         """(code, message) of whatever does not hold in one entry."""
@@ -125,16 +131,27 @@ class _Audit:
 
     def _at(self, size: int) -> datetime:
         """When the newest of the first `size` entries was recorded: its commit bears its time."""
-        return self._repo.commit(self._commits[size - 1]).committer.at
+        if size <= self._first:
+            self._look_back()
+        return self._repo.commit(self._commits[size - 1 - self._first]).committer.at
+
+    def _look_back(self) -> None:
+        """Take in the commits of the verified past too: an entry speaks of a log from before its end."""
+        assert self._history.past is not None
+        earlier = self._repo.chain(self._history.past.evidence)
+        self._commits = [*(oid for oid in earlier if oid not in self._removed), *self._commits]
+        self._first = 0
 
 
-def time_anchor(history: History) -> str:
-    """In words, how far the log is time-stamped."""
-    anchored = [entry.detail for entry, _ in history.facts.visible if isinstance(entry.detail, TimeAnchored)]
-    if not anchored:
-        return "not time-anchored"
-    newest = max(anchored, key=lambda one: one.size)
-    return f"time-anchored to {newest.size} entries at {format_time(newest.time)} by {newest.authority}"
+def time_mark(history: History) -> TimeMark | None:
+    """How far the log is time-stamped; None when it is not."""
+    marks = [history.past.time] if history.past is not None and history.past.time is not None else []
+    for entry, _ in history.facts.visible:
+        if isinstance(entry.detail, TimeAnchored):
+            one = entry.detail
+            text = f"time-anchored to {one.size} entries at {format_time(one.time)} by {one.authority}"
+            marks.append(TimeMark(one.size, text))
+    return max(marks, key=lambda mark: mark.size, default=None)
 
 
 def _content(repo: Repo, commit: str, path: str) -> bytes | None:

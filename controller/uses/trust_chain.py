@@ -46,21 +46,30 @@ def trust_history(
 
 
 def signed_versions(
-    repo: Repo, root: TrustRoot, commits: Iterable[str], verify_ssh: VerifySsh
+    repo: Repo,
+    root: TrustRoot,
+    commits: Iterable[str],
+    verify_ssh: VerifySsh,
+    changed: list[str] | None = None,
 ) -> dict[int, tuple[TrustState, ...]]:
     """Every trust version of these first-parent commits of main, oldest first, that its owners' quorum signed;
-    genesis' own among them. Whether main could be accepted with it is another question. Raises
-    Refused("genesis-mismatch") and what a damaged genesis raises.
+    genesis' own among them. Whether main could be accepted with it is another question. `changed` gets the commits
+    that change the document: they alone give the same answer. Raises Refused("genesis-mismatch") and what a
+    damaged genesis raises.
     """
     found: dict[int, dict[str, TrustState]] = {}
-    for chain in _chains(repo, root, commits, verify_ssh).values():
+    for chain in _chains(repo, root, commits, verify_ssh, changed).values():
         for _, state in chain:
             found.setdefault(state.version, {})[state.sha256] = state
     return {version: tuple(states.values()) for version, states in found.items()}
 
 
 def _chains(
-    repo: Repo, root: TrustRoot, commits: Iterable[str], verify_ssh: VerifySsh
+    repo: Repo,
+    root: TrustRoot,
+    commits: Iterable[str],
+    verify_ssh: VerifySsh,
+    changed: list[str] | None = None,
 ) -> dict[str, list[tuple[ChainLink, TrustState]]]:
     """Every chain of documents from genesis, by the digest of the one it ends in."""
     first = _genesis_link(repo, root)
@@ -75,6 +84,8 @@ def _chains(
             if entry is None or entry.blob == last:
                 continue
             last = entry.blob
+            if changed is not None:
+                changed.append(commit)
             if entry.blob not in seen and _follow(repo, commit, repo.read(entry.blob), chains, verify_ssh):
                 seen.add(entry.blob)
         except Refused:

@@ -8,21 +8,24 @@ finding, never an exception.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from controller.core.accept import genesis_state
-from controller.core.trust import VerifySsh
+from controller.core.trust import TrustState, VerifySsh
 from controller.errors import Invalid, LockgateError, Refused
 from controller.ledger.log import CHECKPOINT, origin_of
+from controller.model.history import Tips
 from controller.model.trustroot import TrustRoot
 from controller.ports import Repo
 from controller.uses import segments
 from controller.uses.evidence_walk import Edge, Facts, Ground, edge_at
 from controller.uses.findings import Finding, RefusedCommit, VerifyReport, rule_of
-from controller.uses.main_audit import audit_main
+from controller.uses.main_audit import audit_main, judge
+from controller.uses.past import Past, past_of
 from controller.uses.pinned import pinned_fault
 from controller.uses.replay_checks import Ask
 from controller.uses.requests_audit import audit_requests
-from controller.uses.transparency_audit import audit_transparency, time_anchor
+from controller.uses.transparency_audit import audit_transparency, time_mark
 from controller.uses.trust_chain import signed_versions
 from controller.uses.whole_history import Answer, History
 
@@ -33,6 +36,9 @@ HISTORY_CHECKS: tuple[Callable[[History], Answer], ...] = (audit_main, audit_req
 """Rules over more than one branch or entry. Each gets the walked history and returns findings and refused
 commits; a new rule is one more function here."""
 
+
+FEW = 1000
+"""Commits after a verified past that are walked without proofs."""
 
 NEEDS_ALL_EVIDENCE = frozenset(
     {"lock-unbacked", "revert-unbacked", "main-not-accepted", "observed-unknown", "request-unjudged"}
@@ -50,17 +56,31 @@ def verify(
     since: str | None = None,
     ask: Ask | None = None,
     progress: Callable[[int, int], None] | None = None,
+    past: Past | None = None,
+    keep: Callable[[Past], None] | None = None,
+    notice: Callable[[str], None] | None = None,
 ) -> VerifyReport:
     """Verify main, requests and evidence from genesis.
 
     `run` keeps only the findings about one run; `since` walks only the evidence after a commit that was
     verified before. `ask` answers the questions of gates outside the core (`CelWorker.ask`); without it their
-    verdicts are not made again. `progress(done, total)` counts evidence commits. Raises Invalid("run-not-found"),
-    Invalid("commit-not-found") for a `since` off the branch, and Unavailable when the origin does not answer.
+    verdicts are not made again. `progress(done, total)` counts evidence commits. With a `past`, only what came
+    after it is looked at, and everything as soon as that is not clean: a past never changes an answer, and
+    `notice` is told when the branches do not hold it. `keep` gets the past that a clean answer leaves. Raises
+    Invalid("run-not-found"), Invalid("commit-not-found") for a `since` off the branch, and Unavailable when the
+    origin does not answer.
     """
     tips = repo.observe()
+    if past is not None and run is None and since is None:
+        try:
+            answer = _go_on(repo, root, tips, past, verify_ssh, ask, progress, notice)
+        except (Refused, Invalid):
+            answer = None
+        if answer is not None:
+            if keep is not None and answer[1] is not None:
+                keep(answer[1])
+            return answer[0]
     findings: list[Finding] = []
-    refused: list[RefusedCommit] = []
     try:
         genesis_state(repo, root)
         positions = {oid: place for place, oid in enumerate(repo.chain(tips.main))} if tips.main else {}
@@ -69,14 +89,9 @@ def verify(
     except (Refused, Invalid) as error:
         finding = Finding(error.code, root.genesis, _path(error), rule_of(error.code), error.what)
         return VerifyReport(False, 0, 0, 0, (), (finding,))
-    ground = Ground(
-        project=root.project,
-        genesis=root.genesis,
-        origin=origin_of(root.project, root.genesis),
-        trusts=signed_versions(repo, root, positions, verify_ssh),
-        main=positions,
-        ask=ask,
-        intact=repo.intact(),
+    trust: list[str] = []
+    ground = _ground(
+        repo, root, signed_versions(repo, root, positions, verify_ssh, trust), positions, ask, repo.intact()
     )
     facts, edge = Facts(), Edge()
     commits: list[str] = []
@@ -94,23 +109,120 @@ def verify(
             last, begin = _begin_after(repo, commits)
         facts, found, edge = segments.walk(repo, ground, begin, last, _after(commits, last), progress)
         findings += found
-    findings += _pinned_checkpoint(repo, root, tips.evidence)
-    history = History(repo, root, tips, verify_ssh, ground, facts, edge)
-    for check in HISTORY_CHECKS:
-        found, listed = check(history)
-        if broken is not None:
-            found = [finding for finding in found if finding.code not in NEEDS_ALL_EVIDENCE]
-        findings += found
-        refused += listed
+    history = _judged(History(repo, root, tips, verify_ssh, ground, facts, edge))
+    found, refused = _audit(history)
+    if broken is not None:
+        found = [finding for finding in found if finding.code not in NEEDS_ALL_EVIDENCE]
+    findings += found
     if run is not None:
         if run not in facts.run_ids:
             raise Invalid("run-not-found", f"there is no run {run}", cure="list them with `lockgate runs`")
         findings = [finding for finding in findings if f"/{run}/" in finding.path or not finding.path]
-    ref, why = root.refs.evidence, ("foreign-evidence", "removed again")
-    refused += [RefusedCommit(oid, ref, *why) for oid in facts.repaired]
     unique = tuple(dict.fromkeys(_in_order(findings, positions, commits)))
-    counts = len(commits), facts.entries, facts.runs
-    return VerifyReport(not unique, *counts, tuple(refused), unique, time_anchor(history))
+    report = _report(history, len(commits), refused, unique)
+    if keep is not None and run is None and since is None:
+        left = past_of(history, report, trust)
+        if left is not None:
+            keep(left)
+    return report
+
+
+def _go_on(
+    repo: Repo,
+    root: TrustRoot,
+    tips: Tips,
+    past: Past,
+    verify_ssh: VerifySsh,
+    ask: Ask | None,
+    progress: Callable[[int, int], None] | None,
+    notice: Callable[[str], None] | None,
+) -> tuple[VerifyReport, Past | None] | None:
+    """The answer and what it leaves, from what came after a verified past; None when it takes a whole walk: the
+    branches do not hold that past, or what came after is not clean. Raises as reading does."""
+    lines = [
+        (tips.main, past.main, root.refs.main),
+        (tips.evidence, past.evidence, root.refs.evidence),
+        (tips.requests, past.requests, root.refs.requests),
+    ]
+    after: list[list[str]] = []
+    for tip, end, ref in lines:
+        fresh = repo.chain_after(tip, end) if tip is not None and end is not None else None
+        if fresh is None and end is not None:
+            if notice is not None:
+                notice(f"{ref} does not hold {end[:12]}, which was verified before")
+            return None
+        if fresh is None and tip is not None:
+            return None  # the first requests: their branch may have begun on main, which takes all of main to tell
+        after.append(fresh or [])
+    main, evidence, _ = after
+    positions = {oid: place for place, oid in enumerate([past.main, *main])}
+    trust: list[str] = []
+    trusts = signed_versions(repo, root, [*past.trust, *main], verify_ssh, trust)
+    # A few commits are sooner compared path by path than every pack is summed up.
+    ground = _ground(repo, root, trusts, positions, ask, len(evidence) > FEW and repo.intact())
+    facts = Facts(
+        entries=past.entries,
+        runs=past.runs,
+        accepted=list(past.accepted),
+        refused=dict(past.pending),
+        reverts={(run, slot): blob for run, slot, blob in past.reverts},
+    )
+    begin = edge_at(repo, past.evidence)
+    facts.acknowledged = {one.commit: one for one in begin.state.cursors.acknowledged}
+    found, findings, edge = segments.walk(repo, ground, begin, past.evidence, evidence, progress)
+    if not found.acknowledged.keys() <= positions.keys():
+        return None  # of a commit that was judged before
+    facts.join(found)
+    history = _judged(History(repo, root, tips, verify_ssh, ground, facts, edge, past))
+    problems, refused = _audit(history)
+    if findings or problems or history.judged is None:
+        return None
+    report = _report(history, past.commits + len(evidence), refused, ())
+    return report, past_of(history, report, trust)
+
+
+def _ground(
+    repo: Repo,
+    root: TrustRoot,
+    trusts: dict[int, tuple[TrustState, ...]],
+    positions: dict[str, int],
+    ask: Ask | None,
+    intact: bool,
+) -> Ground:
+    origin = origin_of(root.project, root.genesis)
+    return Ground(root.project, root.genesis, origin, trusts, positions, ask, intact)
+
+
+def _judged(history: History) -> History:
+    """With what main came to, where it can be judged, and how far the log is time-stamped."""
+    try:
+        judged = judge(history)
+    except LockgateError:
+        judged = None  # the audit of main says why
+    return replace(history, judged=judged, time=time_mark(history))
+
+
+def _audit(history: History) -> Answer:
+    """What rules over more than one branch or entry say."""
+    findings = _pinned_checkpoint(history.repo, history.root, history.tips.evidence)
+    refused: list[RefusedCommit] = []
+    for check in HISTORY_CHECKS:
+        found, listed = check(history)
+        findings += found
+        refused += listed
+    return findings, refused
+
+
+def _report(
+    history: History, commits: int, refused: list[RefusedCommit], findings: tuple[Finding, ...]
+) -> VerifyReport:
+    facts, refs, past = history.facts, history.root.refs, history.past
+    removed = [RefusedCommit(oid, refs.evidence, "foreign-evidence", "removed again") for oid in facts.repaired]
+    order = {ref: place for place, ref in enumerate((refs.main, refs.requests, refs.evidence))}
+    before = past.refused if past is not None else ()
+    listed = sorted((*before, *refused, *removed), key=lambda one: order.get(one.ref, len(order)))
+    said = history.time.text if history.time is not None else "not time-anchored"
+    return VerifyReport(not findings, commits, facts.entries, facts.runs, tuple(listed), findings, said)
 
 
 def _pinned_checkpoint(repo: Repo, root: TrustRoot, tip: str | None) -> list[Finding]:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from contextlib import suppress
 from typing import Final
-
-import pygit2
 
 from controller.adapters.git.store import ObjectStore
 from controller.errors import Refused
@@ -43,16 +40,22 @@ class Graph:
 
     def chain(self, tip: str) -> list[str]:
         """First-parent ids up to `tip`, oldest first; see ports.Repo."""
-        with suppress(KeyError, ValueError, OSError, pygit2.GitError):
-            walker = self._store.repository.walk(tip, pygit2.enums.SortMode.NONE)
-            walker.simplify_first_parent()
-            return [str(commit.id) for commit in walker][::-1]
-        # Something cannot be read: one step at a time, to say where.
-        found = [tip]
-        while parents := self._store.parents(found[-1]):
-            found.append(parents[0])
-        found.reverse()
-        return found
+        return self._back(tip, None)[0]
+
+    def chain_after(self, tip: str, until: str) -> list[str] | None:
+        """First-parent ids after `until` up to `tip`, oldest first; see ports.Repo."""
+        found, met = self._back(tip, until)
+        return found if met else None
+
+    def _back(self, tip: str, until: str | None) -> tuple[list[str], bool]:
+        """First-parent ids up to `tip`, oldest first, down to the root or `until`; whether that was met."""
+        found: list[str] = []
+        at: str | None = tip
+        while at is not None and at != until:
+            found.append(at)
+            parents = self._store.parents(at)
+            at = parents[0] if parents else None
+        return found[::-1], at == until
 
     def _exists(self, oid: str) -> bool:
         try:

@@ -155,6 +155,10 @@ class GitRepo:
         """The ids of the first-parent chain up to `tip`, oldest first, signatures not checked."""
         return self._graph.chain(tip)
 
+    def chain_after(self, tip: str, until: str) -> list[str] | None:
+        """The ids of the first-parent chain after `until` up to `tip`; None when it does not hold `until`."""
+        return self._graph.chain_after(tip, until)
+
     def brought(self, first: str, second: str) -> list[Commit]:
         """Commits reachable from `second` and not from `first`, oldest first."""
         return self._graph.brought(first, second)

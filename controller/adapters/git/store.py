@@ -18,6 +18,11 @@ from controller.model.history import Change, Commit, TreeFile
 
 # libgit2 would hash every object as well; `ObjectStore.raw` does it once, with our own code for the finding.
 pygit2.option(pygit2.GIT_OPT_ENABLE_STRICT_HASH_VERIFICATION, False)
+# What is needed again is kept here, parsed; libgit2 would keep up to 256 MB of raw objects besides, and whole
+# packs mapped. So a long history takes no more memory than a short one.
+pygit2.option(pygit2.GIT_OPT_ENABLE_CACHING, False)
+pygit2.option(pygit2.GIT_OPT_SET_MWINDOW_SIZE, 4 << 20)
+pygit2.option(pygit2.GIT_OPT_SET_MWINDOW_MAPPED_LIMIT, 64 << 20)
 _COMMITTED = re.compile(rb"\ncommitter [^\n]*> (\d{1,12}) ")
 _Side = tuple[bytes, bytes] | None
 _KINDS = {
