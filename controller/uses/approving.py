@@ -36,7 +36,7 @@ class Approvals:
     def of_run(self, entries: Sequence[Entry], evidence: str, history: Sequence[CompletedRun]) -> Approving:
         """For the deploy and check orders of a run. One that was asked for by request goes back to what an earlier
         run was approved for."""
-        made, run = _Bundle(self._repo), fold(entries)
+        made, run = Bundle(self._repo), fold(entries)
         if run.opened.cause == "request":
             made.request(run.opened.commit)
             made.rollback = run.opened.commit
@@ -48,13 +48,13 @@ class Approvals:
 
     def of_rollback(self, previous: CompletedRun, evidence: str) -> Approving:
         """For orders that go back to what ran before."""
-        return self._fill(_Bundle(self._repo), self._former(evidence, previous), previous.pins)
+        return self._fill(Bundle(self._repo), self._former(evidence, previous), previous.pins)
 
     def _former(self, evidence: str, completed: CompletedRun) -> Sequence[Entry]:
         folder = run_folder_of(self._repo, evidence, completed.run)
         return run_entries(self._repo, evidence, folder) if folder is not None else ()
 
-    def _fill(self, made: _Bundle, source: Sequence[Entry], pins: Iterable[Pin]) -> Approving:
+    def _fill(self, made: Bundle, source: Sequence[Entry], pins: Iterable[Pin]) -> Approving:
         promotion = None
         run = fold(source) if source else None
         if run is not None and run.opened.cause == "promotion":
@@ -64,7 +64,7 @@ class Approvals:
         self._vouch(made, [pin for pin in pins if pin.path.startswith(_KINDS)], promotion)
         return made.approving()
 
-    def _promotion(self, made: _Bundle, run: Run) -> None:
+    def _promotion(self, made: Bundle, run: Run) -> None:
         """The commit of the promotion with all that attributes it, the lock, and the requests that approve."""
         opened, slot = run.opened, f"promotions/{run.environment}.yaml"
         made.promotion = opened.commit
@@ -81,7 +81,7 @@ class Approvals:
             if approval.counted and approval.via == "request":
                 made.approve(approval.commit)
 
-    def _vouch(self, made: _Bundle, pins: Sequence[Pin], promotion: str | None) -> None:
+    def _vouch(self, made: Bundle, pins: Sequence[Pin], promotion: str | None) -> None:
         """For every document, a commit of main by a person who may decide about it and in whose tree it stands:
         the promotion's own where it will do, since its objects go along anyway, else the newest."""
         wanted = {pin.path: pin.blob for pin in pins}
@@ -115,7 +115,7 @@ class Approvals:
         return here and may_vouch(commit, trust, path)
 
 
-class _Bundle:
+class Bundle:
     """Objects, each once."""
 
     def __init__(self, repo: Repo) -> None:

@@ -33,6 +33,7 @@ from controller.model.order import (
 from controller.model.trustroot import TrustRoot
 from controller.ports import AgentHub
 from tests.support.agents import SystemClock, World, make_world, until
+from tests.support.approving import vouched_rules
 from tests.support.hub_simulator import Behaviour, HubSimulator
 from tests.support.logs import client_of
 
@@ -43,6 +44,7 @@ class Rig(Protocol):
     hub: AgentHub
     woken: threading.Event
     controller: FileSigner
+    owner: FileSigner
 
     def script(self, agent: str, behaviour: Behaviour) -> None: ...
 
@@ -56,6 +58,7 @@ class Rig(Protocol):
 class SimulatedRig:
     def __init__(self, path: Path) -> None:
         self.controller = generate_key(path / "controller.key")
+        self.owner = generate_key(path / "owner.key")
         self.keys = {name: generate_key(path / f"{name}.key") for name in ("web-1", "web-2")}
         self.woken = threading.Event()
         self.hub = HubSimulator(self.keys, SystemClock(), self.woken.set)
@@ -86,6 +89,7 @@ class HttpRig:
         self.hub = self.world.hub
         self.woken = self.world.woken
         self.controller = self.world.controller
+        self.owner = FileSigner(path / "owner.key")
         self.agents: dict[str, ScriptedAgent] = {}
 
     def script(self, agent: str, behaviour: Behaviour) -> None:
@@ -226,7 +230,8 @@ def prepared(rig: Rig, target: str, stage: int = 1) -> PreparedOrder:
         log=rig.recorded(),
         at=_now(),
     )
-    return PreparedOrder(target, named, dsse.sign(canonical(order.plain()), ORDER_TYPE, rig.controller))
+    envelope = dsse.sign(canonical(order.plain()), ORDER_TYPE, rig.controller)
+    return PreparedOrder(target, named, envelope, approving=vouched_rules(rig.owner))
 
 
 def reports(rig: Rig) -> list[Report]:
