@@ -8,22 +8,18 @@ from pathlib import Path
 from typing import Protocol
 
 from controller.core.accept import MainState, Step, Terms, judge_main, resume_state
-from controller.core.parse import parse
 from controller.core.requests import RequestVerdict, judge_request
 from controller.core.trust import TrustState
 from controller.errors import Refused, Stalled
 from controller.ledger import fold
 from controller.ledger.append import Ledger
-from controller.model.documents import Promotion
-from controller.model.entry import Accepted, Actor, MainRefused, Pin, Precondition, SlotChange
+from controller.model.entry import Accepted, MainRefused
 from controller.model.history import Commit
-from controller.model.keys import key_id
-from controller.model.promotion import Schedule
 from controller.model.trustroot import TrustRoot
 from controller.ports import Repo
 from controller.uses.acknowledged import seen_here
+from controller.uses.slots import SLOTS, slots_of
 
-SLOTS = "promotions/"
 HELD_PHASES = ("rolled_back", "rollback_failed", "completed")
 
 
@@ -135,7 +131,7 @@ def view_main(
             commits=len(state.newly),
             cured=tuple(commit for step in state.newly for commit in step.cured),
             acknowledged=tuple(step.commit for step in state.newly if step.commit in let_stand),
-            slots=_slots(repo, recorded, state),
+            slots=slots_of(repo, recorded, state.accepted, state.newly),
         )
     cured = tuple(_refused(s) for s in state.newly if s.refused is not None and s.commit not in standing)
     return MainView(state, cured, accepted, refused)
@@ -149,65 +145,6 @@ def _refused(step: Step) -> MainRefused:
         paths=tuple(change.path for change in step.changes),
         signer=step.signer,
     )
-
-
-def _slots(repo: Repo, before: str, state: MainState) -> tuple[SlotChange, ...]:
-    """The slot changes of newly accepted steps that people made and nobody took back."""
-    changes = []
-    for step in state.newly:
-        if step.kind == "controller" or step.refused is not None or step.cured:
-            continue
-        for change in step.changes:
-            if not change.path.startswith(SLOTS) or change.new is None:
-                continue
-            was, now = repo.file(before, change.path), repo.file(state.accepted, change.path)
-            if now is None or (was is not None and was.blob == now.blob):
-                continue
-            found = _slot(repo, step, change.path, change.new.blob)
-            if found is not None:
-                changes.append(found)
-    return tuple(changes)
-
-
-def _slot(repo: Repo, step: Step, path: str, blob: str) -> SlotChange | None:
-    parsed = parse(path, repo.read(blob))
-    if not isinstance(parsed.document, Promotion):
-        return None
-    spec, commit = parsed.document.spec, repo.commit(step.commit)
-    signer = Actor(principal=step.signer, key_id=key_id(commit.key)) if step.signer and commit.key else None
-    seen = next((s.lock for s in step.locked if s.path == path), None)
-    others = sorted(step.authors - {step.signer})
-    requester = Actor(principal=others[0]) if step.kind == "merge" and others else signer
-    schedule = spec.schedule
-    begin = schedule.not_before if schedule is not None else None
-    end = begin + schedule.window if schedule is not None and begin is not None and schedule.window else None
-    expiry = commit.committer.at + spec.expires_after if spec.expires_after else None
-    return SlotChange(
-        environment=path.removeprefix(SLOTS).removesuffix(".yaml"),
-        commit=step.commit,
-        pin=Pin(path=path, blob=blob, sha256=parsed.sha256),
-        release=spec.release,
-        reason=spec.reason,
-        ticket=spec.ticket,
-        not_before=begin,
-        expires=min((t for t in (end, expiry) if t is not None), default=None),
-        preconditions=_preconditions(schedule),
-        requester=requester,
-        authors=tuple(sorted(step.authors)),
-        approvers=(signer,) if signer is not None and signer.principal in step.approvals else (),
-        seen_lock=seen,
-        at=commit.committer.at,
-    )
-
-
-def _preconditions(schedule: Schedule | None) -> tuple[Precondition, ...]:
-    found = []
-    for one in schedule.preconditions if schedule is not None else ():
-        if one.feeds_fresh is not None:
-            found.append(Precondition(name="feedsFresh", level="block"))
-        if one.integrations_healthy is not None:
-            found.append(Precondition(name="integrationsHealthy", level=one.integrations_healthy))
-    return tuple(found)
 
 
 def new_requests(

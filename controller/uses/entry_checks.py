@@ -13,6 +13,7 @@ from functools import partial
 
 from controller.core.effects import agent_key
 from controller.core.gates import decision_digest
+from controller.core.legal import illegal
 from controller.core.parse import parse
 from controller.core.trust import TrustState
 from controller.ledger import dsse, fold
@@ -44,8 +45,10 @@ from controller.model.lock import ReleaseLock
 from controller.model.order import PLAN, AgentKey
 from controller.ports import Repo
 from controller.uses.artifact_checks import Artifacts
+from controller.uses.intent_checks import Asked
 from controller.uses.link_checks import RunFiles, links_hold
 from controller.uses.order_checks import Orders
+from controller.uses.pin_checks import Pinned
 from controller.uses.replay_checks import Ask, Replay
 from controller.uses.replay_record_checks import replay_on_record
 from controller.uses.statement_checks import Declared, declared_at, statement_problem
@@ -77,9 +80,16 @@ class Seen:
     """What the checks remember of open runs: the lock's components and the agents' keys, read once a run."""
 
     def __init__(
-        self, repo: Repo, ask: Ask | None = None, trusts: Mapping[int, tuple[TrustState, ...]] | None = None
+        self,
+        repo: Repo,
+        ask: Ask | None = None,
+        trusts: Mapping[int, tuple[TrustState, ...]] | None = None,
+        project: str = "",
     ) -> None:
         self._repo = repo
+        self.trusts: Mapping[int, tuple[TrustState, ...]] = trusts or {}
+        self.asked = Asked(repo)
+        self.pinned_files = Pinned(repo, project)
         self.orders = Orders(repo, trusts or {})
         self.replay = Replay(repo, ask)
         self.replays = partial(replay_on_record, repo, ask)
@@ -293,6 +303,8 @@ def _results_hold(
 ) -> Iterator[Problem]:
     for result in results:
         if result.report is None:
+            if result.result != "unreported":
+                yield "report-mismatch", subject.entry.path, f"{result.target} is {result.result} by no report"
             continue
         line = lines.get(result.report)
         if line is None:
@@ -345,11 +357,41 @@ def replays_hold(seen: Seen, subject: Subject) -> Iterator[Problem]:
         yield from seen.replays(subject.commit, subject.entry.path, subject.entry.detail)
 
 
+def people_asked(seen: Seen, subject: Subject) -> Iterator[Problem]:
+    """What people are said to have asked for, they asked for."""
+    entry = subject.entry
+    yield from seen.asked.judged(entry, seen.trusts.get(entry.predicate.observed.trust_version, ()))
+    yield from seen.asked.check(entry, seen.replay.before(subject.commit, entry))
+    seen.asked.add(entry)
+
+
+def pins_hold(seen: Seen, subject: Subject) -> Iterator[Problem]:
+    """A run pins main's documents, all that it needs, and its inputs follow from them."""
+    entry = subject.entry
+    if isinstance(entry.detail, (Opened, Inputs)):
+        run = seen.replay.before(subject.commit, entry)
+        yield from seen.pinned_files.check(entry, run)
+
+
+def steps_are_legal(seen: Seen, subject: Subject) -> Iterator[Problem]:
+    """A run goes only where the controller's own state machine lets it, for the reasons that it has."""
+    entry = subject.entry
+    run = seen.replay.before(subject.commit, entry)
+    if run is None:
+        return
+    why = illegal(run, entry)
+    if why is not None:
+        yield "transition-illegal", entry.path, why
+
+
 ENTRY_CHECKS: tuple[Check, ...] = (
     records_belong,
     subject_holds,
     digests_are_the_locks,
     lock_is_its_content,
+    people_asked,
+    pins_hold,
+    steps_are_legal,
     inputs_are_committed,
     decision_holds,
     orders_are_backed,

@@ -64,7 +64,7 @@ class Walk:
         self._damaged: set[str] = set()
         self._holes: set[str] = set()
         """Open runs of which an entry could not be read: their chains and seals cannot be rebuilt."""
-        self._seen = Seen(repo, ground.ask, ground.trusts)
+        self._seen = Seen(repo, ground.ask, ground.trusts, ground.project)
         self._prover = Prover(repo, None)
         self._keys: dict[int, list[tuple[str, str, TrustState]]] = {}
         self.facts = Facts()
@@ -278,6 +278,7 @@ class Walk:
                 self._find(UNBACKED, commit.id, entry.path, wrong)
             else:
                 self.facts.acknowledged[entry.detail.commit] = entry.detail
+        self._seen.asked.pending = state.cursors.pending
         for check in ENTRY_CHECKS:
             for code, path, message in check(self._seen, subject):
                 self._find(code, commit.id, path, message)

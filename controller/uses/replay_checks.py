@@ -185,16 +185,15 @@ class Replay:
         try:
             asked = self._asked(run)
         except (LockgateError, KeyError, TypeError):
+            yield "the run did not pin the documents that ask for gates"
             return
-        if asked is not None and [(v.gate, v.policy) for v in detail.verdicts] != asked:
+        if [(v.gate, v.policy) for v in detail.verdicts] != asked:
             yield f"the run's documents ask for the gates {', '.join(name for name, _ in asked)}"
 
-    def _asked(self, run: Run) -> list[tuple[str, str | None]] | None:
-        """The gates that the run must decide, each with its policy's digest; None when nothing is pinned."""
+    def _asked(self, run: Run) -> list[tuple[str, str | None]]:
+        """The gates that the run must decide, each with its policy's digest. Raises KeyError for one not pinned."""
         pins = {pin.path: pin for pin in run.opened.pins}
-        place = pins.get(f"environments/{run.environment}.yaml")
-        if place is None:
-            return None
+        place = pins[f"environments/{run.environment}.yaml"]
         environment = self._document(place.path, place.blob, Environment)
         policies = {name: pins[f"policies/{name}.yaml"] for name in environment.spec.gate_names}
         kinds = {name: self._document(pin.path, pin.blob, Policy).spec.gate for name, pin in policies.items()}
@@ -259,7 +258,8 @@ class Replay:
         except LockgateError as error:
             return Again(entry, recorded, None, (("verdict-mismatch", entry.path, error.what),), error.what)
         if documents is None:
-            return Again(entry, recorded, None, (), "the run did not pin the documents that decide a stage")
+            what = "the run did not pin the documents that decide a stage"
+            return Again(entry, recorded, None, (("verdict-mismatch", entry.path, what),), what)
         statements: dict[str, list[AgentStatement]] = {}
         lines = b""
         for name, data in files.items():

@@ -24,9 +24,9 @@ from controller.ledger.links import sign_link
 from controller.model import entry as e
 from controller.model.keys import key_id
 from controller.model.layout import LayoutTerms
-from controller.model.link import STEPS, LinkSignature, approve_link, deploy_link
+from controller.model.link import STEPS, approve_link, deploy_link
 from tests.support.evidence import sha
-from tests.support.home import REQUESTS, Home
+from tests.support.home import Home
 from tests.support.stock import checkout, in_toto_verify, payload_of, pem, sealed_folders
 
 OWNERS = ("olga", "otto")
@@ -42,29 +42,6 @@ def dissenting(home: Home, drafts: list[e.Draft]) -> list[e.Draft]:
     )
     detail = drafts[place].detail.model_copy(update={"results": results})
     return [*drafts[:place], drafts[place].model_copy(update={"detail": detail}), *drafts[place + 1 :]]
-
-
-def approved(home: Home, drafts: list[e.Draft], by: str, link: LinkSignature | None = None) -> list[e.Draft]:
-    """The run with an approval by request, which brought its author's link."""
-    subject = drafts[1].detail.approval_subject
-    commit = home.commit(REQUESTS, {f"requests/{by}-{len(drafts)}-{drafts[0].run}": b"x"}, by)
-    detail = e.Approval(
-        principal=by,
-        key_id=key_id(home.people[by].public_key),
-        via="request",
-        commit=commit,
-        subject=subject,
-        at=drafts[2].at,
-        expires=None,
-        counted=True,
-        code="approved",
-        message="fine",
-        link=link or sign_link(approve_link(subject), home.people[by]),
-    )
-    draft = drafts[2].model_copy(
-        update={"kind": "approval", "detail": detail, "files": {}, "how": {}, "result": "APPROVED"}
-    )
-    return [*drafts[:3], home.story.request(commit), draft, *drafts[3:]]
 
 
 @dataclass(frozen=True)
@@ -112,9 +89,7 @@ def audit(tmp_path_factory: pytest.TempPathFactory) -> Audit:
         else link(run, target, release)
     )
     third = dissenting(home, story.run("dev", "shop-2", targets=TARGETS))
-    detail = third[1].detail.model_copy(update={"approval_subject": sha("subject of the third")})
-    third[1] = third[1].model_copy(update={"detail": detail})
-    for draft in approved(home, third, "rita"):
+    for draft in home.approve(third, "rita"):
         home.batch([draft])
     home.story.link = link  # type: ignore[method-assign]
     home.batch(home.story.run("dev", "shop-1", mode="rollback", targets=TARGETS))
@@ -134,7 +109,7 @@ def test_completed_runs_pass_and_others_do_not(audit: Audit, tmp_path: Path) -> 
         where = checkout(audit.home.origin, audit.runs[run], tmp_path / run / "checkout")
         assert audit.says(where, run)[0] == code, run
     links = {path.name.split(".")[0] for path in (tmp_path / "dev-2" / "checkout").rglob("*.link")}
-    assert links == {*STEPS} - {"verify"}
+    assert links == {*STEPS} - {"deploy", "verify"}
     report = audit.home.verify()
     assert report.findings == ()
 
@@ -307,9 +282,9 @@ TAMPERINGS: dict[str, Callable[[Scene], None]] = {
     "deployment changed": change("005-deployed*"),
     "report changed": change("reports/005-stage-1.jsonl"),
     "report gone": remove("reports/005-stage-1.jsonl"),
-    "verification changed": change("007-verified*"),
-    "seal changed": change("008-sealed*"),
-    "seal gone": remove("008-sealed*"),
+    "verification changed": change("008-verified*"),
+    "seal changed": change("009-sealed*"),
+    "seal gone": remove("009-sealed*"),
     "checksums changed": change("links/SHA256SUMS"),
     "checksums gone": remove("links/SHA256SUMS"),
     **{f"link of {step} of another run": swap(step) for step in STEPS},
@@ -373,9 +348,8 @@ def test_keys_of_other_kinds_sign_links_too(audit: Audit, tmp_path: Path) -> Non
 
 def rewritten(home: Home, change: Callable[[dict[str, bytes | None]], None]) -> None:
     """A completed run whose seal the controller's key wrote with other files beside it."""
-    prepared = prepare(
-        home.ledger, home.story.run("dev", "shop-1", targets=TARGETS), home.controller, home.origin_line
-    )
+    drafts = home.story.run("dev", "shop-1", targets=TARGETS)
+    prepared = prepare(home.ledger, drafts, home.controller, home.origin_line)
     change(prepared.commits[-1].changes)  # type: ignore[arg-type]
     home.ledger = write(home.repo, prepared, home.ledger.commit, home.controller)
 
@@ -428,12 +402,12 @@ def test_verify_finds_links_by_those_who_may_not_sign_them(tmp_path: Path) -> No
     home.release("shop-1")
     drafts = home.story.run("dev", "shop-1")
     forged = sign_link(approve_link(drafts[1].detail.approval_subject), home.people["mallory"])
-    home.batch(approved(home, drafts, "rita", forged))
+    home.batch(home.approve(drafts, "rita", forged))
     codes = {finding.code for finding in home.verify().findings}
-    assert codes == {"link-mismatch"}
+    assert codes == {"link-mismatch", "request-malformed"}
     home.story.link = lambda run, target, release: forged  # type: ignore[method-assign]
     home.batch(home.story.run("dev", "shop-1"))
-    paths = {finding.path.rsplit("/", 1)[1] for finding in home.verify().findings}
+    paths = {finding.path.rpartition("/")[2] for finding in home.verify().findings}
     assert "005-deployed.dsse.json" in paths
 
 

@@ -252,9 +252,7 @@ def test_proofs_from_the_tiles_in_the_tree(home: Home) -> None:
         index = entry.predicate.index
         leaf = leaf_hash(bytes.fromhex(entry.digest[7:]))
         verify_inclusion(index, checkpoint.size, leaf, checkpoint.root, tree.inclusion(index))
-    old = Ledger()
-    for draft in home.story.run("dev", "shop-1")[:1]:
-        old = prepare(home.ledger, [draft], home.controller, home.origin_line).ledger
+    old = prepare(home.ledger, [home.story.accepted(home.story.main)], home.controller, home.origin_line).ledger
     assert old.log.size == checkpoint.size + 1
     verify_consistency(5, checkpoint.size, root_of(home, 5), checkpoint.root, tree.consistency(5))
 

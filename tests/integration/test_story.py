@@ -49,7 +49,8 @@ def test_timeline_names_the_commit_of_each_step(home: Home) -> None:
     answer = story.timeline(home.repo, tip, run_of(home, 2))
     assert answer["phase"] == "rolled_back"
     kinds = [step["kind"] for step in answer["steps"]]
-    assert kinds == ["opened", "inputs", "gates", "ordered", "deployed", "evaluated", "rolled-back", "sealed"]
+    first, end = ["opened", "inputs", "gates", "ordered", "deployed", "evaluated"], ["rolled-back", "sealed"]
+    assert kinds == [*first, "control", "ordered", *end]
     for step in answer["steps"]:
         message = home.git("log", "-1", "--format=%B", step["commit"] or "")
         assert f"Lockgate-Digest: {step['envelope']}" in message
@@ -73,9 +74,9 @@ def test_one_step_whole(home: Home) -> None:
     tip, run = home.ledger.commit or "", run_of(home, 1)
     answer = story.step(home.repo, tip, run, 5)
     assert answer["predicate"]["kind"] == "deployed"
-    assert answer["predicate"]["detail"]["results"][0]["target"] == "a"
+    assert answer["predicate"]["detail"]["results"][0]["target"] in ("a", "b")
     assert "configuration" not in answer["predicate"]
-    assert story.step(home.repo, tip, run, 6)["predicate"]["passedTests"] == ["errors"]
+    assert story.step(home.repo, tip, run, 6)["predicate"]["passedTests"] == ["healthy"]
     for call in (
         lambda: story.step(home.repo, tip, run, 99),
         lambda: story.step(home.repo, tip, "dev-9-aaaaaaaa", 1),
@@ -88,17 +89,16 @@ def test_one_step_whole(home: Home) -> None:
 def test_targets_know_their_last_result(home: Home) -> None:
     tip = home.ledger.commit or ""
     rows = story.targets(home.repo, tip, run_of(home, 2))
-    assert [(row["target"], row["stage"], row["result"], row["order"].rpartition("/")[2]) for row in rows] == [
-        ("a", 1, "succeeded", "rollback"),
-        ("b", 1, "succeeded", "rollback"),
-    ]
+    found = {(row["target"], row["stage"], row["result"], row["order"].rpartition("/")[2]) for row in rows}
+    assert found == {("a", 1, "succeeded", "rollback")}
 
 
 def test_evidence_tells_sealed_from_pending_and_absent(home: Home) -> None:
     tip = home.ledger.commit or ""
     done = story.evidence(home.repo, tip, run_of(home, 1))
-    assert [row["checkpoint"] for row in done] == [*story.EXPECTED, "time-anchored"]
-    assert [row["state"] for row in done] == ["sealed"] * len(story.EXPECTED) + ["absent"]
+    kinds = [*story.EXPECTED[:6], "ordered", *story.EXPECTED[6:]]
+    assert [row["checkpoint"] for row in done] == [*kinds, "time-anchored"]
+    assert [row["state"] for row in done] == ["sealed"] * len(kinds) + ["absent"]
     back = {row["checkpoint"]: row["state"] for row in story.evidence(home.repo, tip, run_of(home, 2))}
     assert back["verified"] == "absent"
     assert back["sealed"] == "sealed"

