@@ -156,7 +156,10 @@ class _Push:
         if before is not None:
             commits += _trust_commits(repo, root, before, self._means.memory)
         if after is not None and after != before:
-            commits += [commit.id for commit in repo.first_parents(after, before)]
+            if before is not None and not _leads(repo, after, before):
+                commits = _from_genesis(repo, root, after)
+            else:
+                commits += [commit.id for commit in repo.first_parents(after, before)]
         return signed_versions(repo, root, commits, self._means.verify_ssh)
 
     @cached_property
@@ -220,7 +223,7 @@ class _Push:
     def _judge_main(self, update: RefUpdate) -> list[Refused]:
         repo = self._repo
         assert update.new is not None
-        fresh = [commit.id for commit in repo.first_parents(update.new, update.old or self._root.genesis)]
+        fresh = self._fresh(update.new, update.old or self._root.genesis)
         judged = self._main_now
         refused = [
             _of_step(step, update.ref)
@@ -228,6 +231,17 @@ class _Push:
             if step.commit in fresh and step.refused is not None
         ]
         return refused or _of_findings(unreadable(repo, fresh), update.ref)
+
+    def _fresh(self, new: str, old: str) -> list[str]:
+        """The first-parent commits that a push adds to main. Where main was rewritten behind the hook's back, the
+        accepted commit counts instead of what stands: that line may be pushed back."""
+        repo, accepted = self._repo, self._start.accepted
+        try:
+            return [commit.id for commit in repo.first_parents(new, old)]
+        except Refused:
+            if _leads(repo, old, accepted):
+                raise
+            return [commit.id for commit in repo.first_parents(new, accepted)]
 
     def _judge_requests(self, update: RefUpdate) -> list[Refused]:
         repo = self._repo
@@ -293,6 +307,15 @@ def _trust_commits(repo: Repo, root: TrustRoot, tip: str, memory: TrustMemory) -
     if tip != known.tip:
         memory.save(TrustCommits(tip, tuple(found)))
     return found
+
+
+def _leads(repo: Repo, tip: str, old: str) -> bool:
+    """Whether first parents lead from `tip` to `old`."""
+    try:
+        repo.first_parents(tip, old)
+    except Refused:
+        return False
+    return True
 
 
 def _from_genesis(repo: Repo, root: TrustRoot, tip: str) -> list[str]:

@@ -17,7 +17,7 @@ from tests.support.flow import HEAD, Flow, flow, strategy
 from tests.support.git_servers import ssh_server
 from tests.support.guarded import EVIDENCE, MAIN, REQUESTS, Clone, install, settle
 from tests.support.real_run import lockgate
-from tests.support.site import Site, change_trust
+from tests.support.site import Site, change_trust, with_controller, without_first_controller
 
 POLICY = f"{HEAD}kind: Policy\nmetadata: {{name: quiet}}\nspec: {{gate: freeze}}\n".encode()
 LAX = POLICY.replace(b"spec: {", b"spec: {level: warn, ")
@@ -253,6 +253,41 @@ def test_what_is_within_the_rules_lands(guarded: Site, clone: Clone) -> None:
     report = site.verify()
     assert report.findings == ()
     assert all(one.ref == REQUESTS for one in report.refused), "what only deciding can tell"
+
+
+def test_a_new_key_of_the_controller_takes_over(guarded: Site, clone: Clone) -> None:
+    site = Clone.copy(guarded.stage, clone.stage.folder / "origin")
+    clone.target = str(site.stage.origin)
+    change_trust(clone.stage, with_controller(clone.stage, "controller-2"))
+    change_trust(clone.stage, without_first_controller)
+    clone.lands(f"{MAIN}:{MAIN}")
+    shutil.copyfile(clone.stage.keys / "controller-2", site.stage.keys / "controller-2")
+    (site.stage.keys / "controller-2").chmod(0o600)
+    settle(site, "controller-2")
+    assert site.verify().findings == ()
+    clone.git("fetch", "-q", clone.target, f"+{EVIDENCE}:{EVIDENCE}")
+    late = clone.evidence({"state/dev.json": b"{}"}, parent=site.tip())
+    clone.refused("foreign-evidence", f"{late}:{EVIDENCE}")
+
+
+def test_what_came_in_before_the_hook_can_be_cured(guarded: Site, clone: Clone) -> None:
+    site = Clone.copy(guarded.stage, clone.stage.folder / "origin")
+    clone.target = str(site.stage.origin)
+    good = clone.tip(MAIN)
+    bad = clone.commit("", {"README.md": b"unsigned"})
+    clone.git("push", "-q", clone.target, f"{bad}:refs/heads/aside")
+    site.git("update-ref", MAIN, bad)
+    settle(site)
+    clone.refused("unsigned", f"{clone.commit('', {'README.md': b'more'}, bad)}:{MAIN}")
+    cure = clone.commit("alice", {}, bad, tree=clone.git("rev-parse", f"{good}^{{tree}}"))
+    clone.lands(f"{cure}:{MAIN}")
+    settle(site)
+    assert bad in [one.commit for one in site.verify().refused]
+    # Somebody rewrites main in the origin itself: what was accepted may be pushed back, and nothing else.
+    site.git("update-ref", MAIN, site.git("commit-tree", f"{good}^{{tree}}", "-p", f"{good}~1", "-m", "x"))
+    clone.refused("main-rewound", f"+{good}:{MAIN}")
+    clone.lands(f"+{cure}:{MAIN}")
+    settle(site)
 
 
 def test_over_other_transports(guarded: Site, clone: Clone, tmp_path: Path) -> None:

@@ -29,9 +29,9 @@ def install(site: Site) -> subprocess.CompletedProcess[str]:
     return done
 
 
-def settle(site: Site) -> None:
+def settle(site: Site, key: str = "controller") -> None:
     """A controller does all that can be done now, through the hook; nothing stops it."""
-    made = site.controller()
+    made = site.controller(key=key)
     try:
         error = made.loop.run_until_quiet()
     finally:
