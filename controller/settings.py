@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import zoneinfo
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 _PACKAGE = Path(__file__).resolve().parent
@@ -18,6 +21,25 @@ def artifact_templates() -> dict[str, bytes]:
     """The templates of what is rendered for a run, by the name of what each renders."""
     folder = data_dir("templates") / "artifacts"
     return {path.name.removesuffix(".j2"): path.read_bytes() for path in sorted(folder.glob("*.j2"))}
+
+
+@cache
+def tzdata_version() -> str:
+    """Which time zone data `zoneinfo` reads here: "2025b" of the system's, "tzdata 2025.2" of the package,
+    "unknown" where nothing says."""
+    for folder in map(Path, zoneinfo.TZPATH):
+        for name in ("tzdata.zi", "+VERSION"):
+            try:
+                with (folder / name).open(encoding="ascii", errors="replace") as file:
+                    return file.readline().removeprefix("# version").strip() or "unknown"
+            except OSError:
+                continue
+        if (folder / "UTC").exists():
+            return "unknown"
+    try:
+        return f"tzdata {version('tzdata')}"
+    except PackageNotFoundError:
+        return "unknown"
 
 
 def docker_config() -> Path:

@@ -92,9 +92,7 @@ def decide_gates(
     seen: dict[str, Any] = {}
     for gate in gates:
         # What is decided from is what is committed: a number may have another type once it was written.
-        inputs = parse_json(
-            canonical({**gate.inputs, "now": format_time(now)} if gate.type in TIMED else dict(gate.inputs))
-        )
+        inputs = parse_json(canonical(seen_by(gate, now)))
         answer = _ask(gate, inputs, asked.get(gate.name, now), now, answers, questions)
         verdicts.append(verdict_from(gate, inputs, answer))
         seen[gate.name] = inputs
@@ -102,6 +100,11 @@ def decide_gates(
     detail = Gates(stage=stage, aggregate=aggregate, verdicts=tuple(verdicts), decision=decision_digest(verdicts))
     waits = [v.until for v in verdicts if v.verdict == "WAIT" and v.until is not None]
     return Decided(detail, canonical(seen), tuple(questions), min(waits, default=None))
+
+
+def seen_by(gate: Gate, now: datetime) -> dict[str, Any]:
+    """What a gate is decided from at `now`: its inputs, and the instant where it depends on that."""
+    return {**gate.inputs, "now": format_time(now)} if gate.type in TIMED else dict(gate.inputs)
 
 
 def aggregate_of(verdicts: Sequence[Verdict]) -> Result:

@@ -16,6 +16,9 @@ from controller.ledger.entry import artifact_path
 from controller.model.entry import Inputs, Pin, format_time
 from controller.model.order import PLAN
 
+TZDATA = "tzdata"
+"""The member of a gate's inputs that names the time zone data by which its schedules were read."""
+
 
 def materialise(world: World, run: Run, documents: RunDocuments) -> tuple[Inputs, dict[str, bytes]]:
     """The `inputs` entry and its files: inputs by path below the run's folder, artifacts by their own path.
@@ -24,14 +27,13 @@ def materialise(world: World, run: Run, documents: RunDocuments) -> tuple[Inputs
     """
     lock, lock_pin = documents.lock, documents.lock_pin
     assert lock is not None and lock_pin is not None
-    targets = _targets(world, run, documents, lock.spec.manifest_digest)
-    place = world.state.environments.get(run.environment)
+    targets = targets_of(world, run, documents, lock.spec.manifest_digest)
     values: dict[str, Any] = {
         "release": documents.release.model_dump(mode="json", by_alias=True),
         "lock": lock.model_dump(mode="json", by_alias=True),
         "environment": documents.environment.model_dump(mode="json", by_alias=True),
         "strategy": documents.strategy.model_dump(mode="json", by_alias=True),
-        "previous": place.wire() if place is not None else {},
+        "previous": previous_of(world, run),
     }
     files = {name: canonical(value) for name, value in values.items()}
     digests = {name: digest(data) for name, data in files.items()}
@@ -56,6 +58,12 @@ def materialise(world: World, run: Run, documents: RunDocuments) -> tuple[Inputs
     )
     beside = {f"inputs/{name}.json": data for name, data in files.items()}
     return detail, beside | {artifact_path(digest(data)): data for data in rendered.values()}
+
+
+def previous_of(world: World, run: Run) -> dict[str, Any]:
+    """What the environment ran when the pass began."""
+    place = world.state.environments.get(run.environment)
+    return place.wire() if place is not None else {}
 
 
 def subject(world: World, run: Run, documents: RunDocuments, lock: Pin, targets: tuple[str, ...]) -> str:
@@ -89,8 +97,8 @@ def gates_of(world: World, run: Run, documents: RunDocuments) -> list[Gate]:
             _builtin("promotes-from", {"release": run.opened.release, "completed": _before(world, run, documents)})
         )
     gates += [
-        _builtin("freeze", {"freezes": _freezes(world, run)}),
-        _builtin("window", {"windows": _windows(world, documents)}),
+        _builtin("freeze", _freeze_inputs(world, run)),
+        _builtin("window", _window_inputs(world, documents)),
         _builtin("schedule", _schedule_inputs(run)),
         _builtin("targets", {"targets": list(run.inputs.targets if run.inputs else documents.agents)}),
         _builtin("secrets", {"references": _secrets(documents)}),
@@ -137,7 +145,7 @@ def _builtin(name: str, inputs: dict[str, Any]) -> Gate:
     return Gate(name=name, type=name, level="block", config={}, inputs=inputs, policy=None)
 
 
-def _targets(world: World, run: Run, documents: RunDocuments, manifest: str) -> tuple[str, ...]:
+def targets_of(world: World, run: Run, documents: RunDocuments, manifest: str) -> tuple[str, ...]:
     """All pinned agents; a rollback takes only those that run something else or may be about to."""
     ordered = order_targets(run.opened.commit, documents.agents)
     place = world.state.environments.get(run.environment)
@@ -161,6 +169,13 @@ def _before(world: World, run: Run, documents: RunDocuments) -> dict[str, str | 
     manifest = documents.lock.spec.manifest_digest if documents.lock else ""
     done = {name: world.facts.completed.get((name, manifest)) for name in documents.environment.spec.promotes_from}
     return {name: format_time(c.at) if c is not None else None for name, c in done.items()}
+
+
+def _freeze_inputs(world: World, run: Run) -> dict[str, Any]:
+    """The freezes, and which time zone data said whether those with a schedule are in force."""
+    found, names = _freezes(world, run), world.intent.freezes
+    by_clock = any(f["name"] in names and names[f["name"]].document.spec.schedule is not None for f in found)
+    return {"freezes": found, TZDATA: world.tzdata} if by_clock else {"freezes": found}
 
 
 def _freezes(world: World, run: Run) -> list[dict[str, Any]]:
@@ -195,6 +210,12 @@ def _freezes(world: World, run: Run) -> list[dict[str, Any]]:
     return found
 
 
+def _window_inputs(world: World, documents: RunDocuments) -> dict[str, Any]:
+    """The windows, and which time zone data said whether they are open."""
+    found = _windows(world, documents)
+    return {"windows": found, TZDATA: world.tzdata} if found else {"windows": found}
+
+
 def _windows(world: World, documents: RunDocuments) -> list[dict[str, Any]]:
     found = []
     for window in documents.environment.spec.windows:
@@ -207,9 +228,9 @@ def _windows(world: World, documents: RunDocuments) -> list[dict[str, Any]]:
 def _policy_inputs(world: World, run: Run, documents: RunDocuments, gate: str) -> dict[str, Any]:
     match gate:
         case "freeze":
-            return {"freezes": _freezes(world, run)}
+            return _freeze_inputs(world, run)
         case "window":
-            return {"windows": _windows(world, documents)}
+            return _window_inputs(world, documents)
         case "soak":
             return {"completed": _before(world, run, documents)}
         case "approval":

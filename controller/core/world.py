@@ -93,7 +93,8 @@ class LogFacts:
 class World:
     """One observation. `answers` are by question key; `inbox` what agents said and nobody recorded yet.
 
-    `check_tags` is how often the tags of what runs are looked at, zero for never; `templates` render artifacts.
+    `check_tags` is how often the tags of what runs are looked at, zero for never; `templates` render artifacts;
+    `tzdata` names the time zone data by which schedules are read.
     """
 
     project: str
@@ -114,6 +115,7 @@ class World:
     answers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     check_tags: timedelta = timedelta(0)
     log: LogFacts = LogFacts()
+    tzdata: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,13 +8,11 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 from controller.core.parse import Parsed, parse, reads
-from controller.core.run import Run
 from controller.core.validate import assemble
 from controller.core.world import RunDocuments, Target
 from controller.model.entry import CompletedRun, Pin
 from controller.model.history import TreeFile
 from controller.model.intent import Intent
-from controller.model.lock import release_digest
 from controller.ports import Repo
 
 KEPT = 4096
@@ -97,45 +95,6 @@ def _unpickle(data: bytes | None) -> Parsed | None:
     except Exception:  # a cache never fails a pass: what cannot be read is parsed again
         return None
     return value if isinstance(value, Parsed) else None
-
-
-def run_documents(reader: Reader, run: Run, live: Intent) -> RunDocuments:
-    """What an open run executes, from its pins; its lock from `live` until the inputs have pinned it."""
-    pins = {pin.path: pin for pin in run.opened.pins}
-
-    def under(folder: str) -> dict[str, Pin]:
-        return {
-            p.path.removeprefix(folder).removesuffix(".yaml"): p
-            for p in pins.values()
-            if p.path.startswith(folder)
-        }
-
-    environment = reader.document(pins[f"environments/{run.environment}.yaml"])
-    policies = under("policies/")
-    release = reader.document(pins[f"releases/{run.opened.release}.yaml"])
-    lock_pin = run.inputs.lock if run.inputs is not None else _live_lock(reader, run, live)
-    return RunDocuments(
-        environment=environment,
-        strategy=reader.document(pins[f"strategies/{environment.spec.strategy}.yaml"]),
-        policies={name: reader.document(pin) for name, pin in policies.items()},
-        policy_pins=policies,
-        components={name: reader.document(pin) for name, pin in under("components/").items()},
-        release=release,
-        agents=tuple(sorted(under("agents/"))),
-        lock=reader.document(lock_pin) if lock_pin is not None else None,
-        lock_pin=lock_pin,
-    )
-
-
-def _live_lock(reader: Reader, run: Run, live: Intent) -> Pin | None:
-    """The lock of the pinned release file, once main has it."""
-    lock = live.locks.get(run.opened.release)
-    pinned = next((p for p in run.opened.pins if p.path == f"releases/{run.opened.release}.yaml"), None)
-    if lock is None or pinned is None:
-        return None
-    if lock.document.spec.release_digest != release_digest(reader.document(pinned)):
-        return None
-    return Pin(path=lock.path, blob=lock.blob, sha256=lock.sha256)
 
 
 def target_of(documents: RunDocuments) -> Target:

@@ -25,6 +25,7 @@ from controller.core.decide import decide
 from controller.core.effects import Recorded, orders_of, sampling, settled, slot_reverts
 from controller.core.gates import Question
 from controller.core.parse import Parsed, parse
+from controller.core.pinned import run_documents
 from controller.core.requests import RequestVerdict, judge_request, write_request
 from controller.core.run import Run, fold
 from controller.core.trust import TrustState
@@ -52,7 +53,7 @@ from controller.model.order import (
     statement_of,
 )
 from controller.model.request import Request
-from controller.reconcile.reading import previous_target, run_documents, target_of
+from controller.reconcile.reading import previous_target, target_of
 from controller.settings import artifact_templates
 from tests.support.history import ssh_key
 
@@ -393,7 +394,7 @@ class Theatre:
         )
 
     def documents(self, runs: Mapping[str, Run], intent: Intent) -> dict[str, RunDocuments]:
-        return {run.id: run_documents(self.reader, run, intent) for run in runs.values()}  # type: ignore[arg-type]
+        return {run.id: run_documents(self.reader.document, run, intent) for run in runs.values()}
 
     def decided(self) -> Decision:
         """Decide, twice for the same world, until no question is answered any more."""

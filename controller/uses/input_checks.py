@@ -1,0 +1,181 @@
+"""What was decided from, while verifying: made again from what was true then, and compared with what is committed.
+
+The functions are the controller's own. What they are given is the documents that the run pinned, main as of the
+entry, the evidence before its pass, the run's earlier entries, and the entry's own time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from controller.core.gates import PURE, Gate, seen_by
+from controller.core.inputs import TZDATA, gates_of, previous_of, targets_of
+from controller.core.pinned import run_documents
+from controller.core.run import Run
+from controller.core.trust import TrustState
+from controller.core.world import CompletedAt, Facts, RunDocuments, World
+from controller.errors import LockgateError
+from controller.ledger import fold
+from controller.ledger.canonical import canonical, digest, parse_canonical
+from controller.model.entry import Entry, Gates, Inputs
+from controller.ports import Repo
+from controller.settings import tzdata_version
+from controller.uses.artifact_checks import templates
+from controller.uses.main_documents import MainDocuments
+from controller.uses.passes import Begun
+
+Problem = tuple[str, str, str]
+CODE = "inputs-mismatch"
+DENIED = "stage-regate-denied"
+STALE = "observed-unknown"
+UNCHECKED = "decision-unchecked"
+_BY_CLOCK = {"windows": ("open", "changes"), "freezes": ("active", "until")}
+"""What time zone data decides of a schedule, by the list that it stands in."""
+_KEPT = 256
+
+
+class Truth:
+    """What is known along a walk of what decisions were made from."""
+
+    def __init__(self, repo: Repo) -> None:
+        self._repo = repo
+        self._main = MainDocuments(repo)
+        self._documents: dict[tuple[str, str], RunDocuments] = {}
+
+    def check(
+        self, entry: Entry, run: Run, begun: Begun, trust: TrustState, files: Mapping[str, bytes]
+    ) -> Iterator[Problem]:
+        """What an `inputs` or `gates` entry says it was made from and was not. `run` is its run before it, `begun`
+        where its pass began, `files` what its commit added beside it, by path below the run's folder."""
+        try:
+            world = self._world(entry, run, begun, trust)
+            documents = world.documents[run.id]
+            if isinstance(entry.detail, Inputs):
+                yield from _inputs(world, run, documents, entry, entry.detail)
+            elif isinstance(entry.detail, Gates):
+                yield from _gates(world, run, documents, entry, entry.detail, files)
+        except LookupError:
+            return  # something that it needs is not pinned, which is found where pins are
+        except (LockgateError, TypeError, AttributeError, AssertionError) as error:
+            why = error.what if isinstance(error, LockgateError) else f"{type(error).__name__} {error}"
+            yield CODE, entry.path, f"what it was made from cannot be made again: {why}"
+
+    def _world(self, entry: Entry, run: Run, begun: Begun, trust: TrustState) -> World:
+        """The smallest world that inputs are made from."""
+        observed = entry.predicate.observed
+        intent = self._main.intent(observed.main or "")
+        lock = run.inputs.lock.blob if run.inputs is not None else ""
+        documents = self._documents.get((run.id, lock))
+        if documents is None:
+            documents = run_documents(self._main.document, run, intent)
+            if len(self._documents) >= _KEPT:
+                self._documents.clear()
+            if lock:
+                self._documents[run.id, lock] = documents
+        return World(
+            project=begun.state.cursors.project,
+            now=entry.at,
+            templates=templates(),
+            observed=observed,
+            intent=intent,
+            trust=trust,
+            state=begun.state,
+            runs={run.environment: run},
+            documents={run.id: documents},
+            facts=self._facts(begun, documents),
+            tzdata=tzdata_version(),
+        )
+
+    def _facts(self, begun: Begun, documents: RunDocuments) -> Facts:
+        """When the run's release completed where it is promoted from, as of the beginning of the pass."""
+        completed: dict[tuple[str, str], CompletedAt] = {}
+        if begun.commit is not None and documents.lock is not None:
+            manifest = documents.lock.spec.manifest_digest
+            for name in documents.environment.spec.promotes_from:
+                record = fold.lookup_completed(self._repo, begun.commit, name, manifest)
+                if record is not None:
+                    completed[name, manifest] = CompletedAt(record.run, record.at)
+        return Facts(completed=completed)
+
+
+def stale(entry: Entry, accepted: str | None) -> Iterator[Problem]:
+    """An entry of a run is made from the main that was accepted last before it: not from one without a freeze."""
+    main = entry.predicate.observed.main
+    if entry.predicate.run is not None and main != accepted:
+        text = f"it was made from main {(main or 'nothing')[:12]}, and {(accepted or 'nothing')[:12]} was accepted"
+        yield STALE, entry.path, text
+
+
+def _inputs(world: World, run: Run, documents: RunDocuments, entry: Entry, detail: Inputs) -> Iterator[Problem]:
+    """What the environment ran, and the targets that follow from it; the rest follows from pinned documents."""
+    if detail.files.get("previous") != digest(canonical(previous_of(world, run))):
+        path = f"{entry.path.rpartition('/')[0]}/inputs/previous.json"
+        yield CODE, path, "the input previous is not what the environment ran when the pass began"
+    if detail.targets != targets_of(world, run, documents, detail.manifest_digest):
+        yield CODE, entry.path, "the targets are not those that the run is about"
+
+
+def _gates(
+    world: World,
+    run: Run,
+    documents: RunDocuments,
+    entry: Entry,
+    detail: Gates,
+    files: Mapping[str, bytes],
+) -> Iterator[Problem]:
+    name = f"inputs/gates-{run.gates_count + 1:02}.json"
+    committed = files.get(name)
+    gates = gates_of(world, run, documents)
+    if committed is None or committed == canonical({gate.name: seen_by(gate, entry.at) for gate in gates}):
+        return  # one that is missing is found where the gates are decided again
+    path = f"{entry.path.rpartition('/')[0]}/{name}"
+    try:
+        said = parse_canonical(committed)
+    except LockgateError:
+        return
+    by = _tzdata(said)
+    if by is not None and by != world.tzdata:
+        gates = gates_of(replace(world, tzdata=by), run, documents)
+    passed = {verdict.gate for verdict in detail.verdicts if verdict.verdict in ("PASS", "WARN")}
+    named = {verdict.gate: verdict.inputs for verdict in detail.verdicts}
+    for gate in gates:
+        true = parse_canonical(canonical(seen_by(gate, entry.at)))
+        given = said.get(gate.name) if isinstance(said, dict) else None
+        if given == true or not isinstance(given, dict) or digest(canonical(given)) != named.get(gate.name):
+            continue  # inputs that are not those of their verdict are found where it is made again
+        if by is not None and by != world.tzdata and _apart_from_clock(given) == _apart_from_clock(true):
+            text = f"gate {gate.name} read schedules by time zone data {by}; {world.tzdata} here says otherwise"
+            yield UNCHECKED, path, text
+            continue
+        denied = detail.stage > 0 and gate.name in passed and _denies(gate, true)
+        other = ", ".join(sorted(key for key in given.keys() | true.keys() if given.get(key) != true.get(key)))
+        text = f"gate {gate.name} was decided from {other} that were not so then"
+        yield DENIED if denied else CODE, path, text
+
+
+def _denies(gate: Gate, inputs: Mapping[str, Any]) -> bool:
+    pure = PURE.get(gate.type)
+    return pure is not None and pure(gate.config, inputs).verdict in ("WAIT", "FAIL")
+
+
+def _tzdata(said: Any) -> str | None:
+    """The time zone data that committed inputs name."""
+    for inputs in said.values() if isinstance(said, dict) else ():
+        named = inputs.get(TZDATA) if isinstance(inputs, dict) else None
+        if isinstance(named, str):
+            return named
+    return None
+
+
+def _apart_from_clock(inputs: Mapping[str, Any]) -> Any:
+    """A gate's inputs without what time zone data decides."""
+    kept = dict(inputs)
+    for name, members in _BY_CLOCK.items():
+        if isinstance(kept.get(name), list):
+            kept[name] = [
+                {k: v for k, v in one.items() if k not in members} if isinstance(one, dict) else one
+                for one in kept[name]
+            ]
+    return kept
