@@ -22,7 +22,7 @@ from tests.support.flow import Flow, environment, flow, strategy, until
 from tests.support.logs import client_of
 
 TWO = {"dev-1": "dev", "dev-2": "dev"}
-SHORT = "    - {percent: 100, minHealthyTime: 200ms, deadline: 4s}\n"
+SHORT = "    - {percent: 100, minHealthyTime: 200ms, deadline: 6s}\n"
 PATIENT = "    - {percent: 100, minHealthyTime: 200ms, deadline: 30s}\n"
 HELD = "    - {percent: 100, minHealthyTime: 2s, deadline: 6s}\n"
 
@@ -64,7 +64,7 @@ def kill(shop: Flow, agent: str) -> None:
 @pytest.mark.parametrize("on_failure", ["rollback", "pause"])
 def test_an_agent_that_never_answers(tmp_path: Path, on_failure: str) -> None:
     with shop_of(tmp_path, SHORT, onFailure=on_failure) as shop:
-        shop.start()
+        shop.start_heard()
         shop.deploy("dev", "1.0.0")
         before = shop.sticker("dev-1")["manifestDigest"]
         kill(shop, "dev-2")
@@ -99,7 +99,7 @@ def test_an_agent_that_never_answers(tmp_path: Path, on_failure: str) -> None:
 
 def test_an_agent_killed_for_good_while_its_stage_is_judged(tmp_path: Path) -> None:
     with shop_of(tmp_path, HELD) as shop:
-        shop.start()
+        shop.start_heard()
         shop.deploy("dev", "1.0.0")
         before = shop.sticker("dev-1")["manifestDigest"]
         name = begin(shop, "1.1.0")

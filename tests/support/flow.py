@@ -23,7 +23,7 @@ HEAD = "apiVersion: lockgate.dev/v1\n"
 ONE_STAGE = "    - {percent: 100, minHealthyTime: 200ms, deadline: 10s}\n"
 
 
-def until(what: str, check: Callable[[], Any], seconds: float = 20.0) -> Any:
+def until(what: str, check: Callable[[], Any], seconds: float = 60.0) -> Any:
     """The first true value of `check`; fails, naming `what`, after `seconds`."""
     end = time.monotonic() + seconds
     while True:
@@ -213,6 +213,11 @@ class Flow:
         self.processes.start_controller(environ, poll="1s")
         for name, where in self.agents.items():
             self.processes.start_agent(name, where, environ)
+
+    def start_heard(self) -> None:
+        """Start everything, and wait until every agent was heard: no stage then waits for a start."""
+        self.start()
+        until("every agent is heard", lambda: set(self.agents) <= set(self.status()["agents"]))
 
     def stop_controller(self) -> None:
         process = self.processes.controller
