@@ -19,11 +19,13 @@ from controller.adapters.git.objects import parse_commit
 from controller.agent.files import write_atomic
 from controller.agent.keyring import Keyring
 from controller.core.authority import Authority, Rules, Standpoint, authority_of
-from controller.errors import Invalid
+from controller.errors import Invalid, Refused
 from controller.model.order import Approving, Order
 from controller.model.trustroot import TrustRoot
 
 FILE = "approved.json"
+MOST_TOLD = 1000
+"""Refusals written down by one process: whoever has the controller's key could fill the disk with them."""
 KEPT = 512
 """Contents and approvals remembered; the oldest are forgotten first."""
 
@@ -42,7 +44,8 @@ class Approved:
     """The approvals that this agent asks for, whatever its controller says. Thread-safe.
 
     `least` is its own least number of them; `taken(order)` whether it took an order of that id already: what it
-    took is carried out once, and only its answer is given again.
+    took is carried out once, and only its answer is given again. `refused` is told why an order was not taken,
+    each reason once.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class Approved:
         now: Callable[[], datetime],
         taken: Callable[[str], bool],
         least: int = 0,
+        refused: Callable[[str, Refused], None] = lambda _order, _why: None,
     ) -> None:
         self._path = directory / FILE
         self._root = root
@@ -60,6 +64,8 @@ class Approved:
         self._now = now
         self._taken = taken
         self._least = least
+        self._refused = refused
+        self._told: set[tuple[str, str]] = set()
         self._lock = threading.Lock()
         self._memory = self._load()
         self.complaint: str | None = None
@@ -70,28 +76,36 @@ class Approved:
         if self._taken(order.id):
             return
         with self._lock:
-            self.complaint = "order-unapproved"
-            known, now = self._memory, self._now()
-            rules = Rules(known.rules, known.rules_at) if known.rules and known.rules_at else None
-            found = authority_of(
-                order,
-                sent,
-                Standpoint(
-                    project=self._root.project,
-                    ref=self._root.refs.main,
-                    trust=self._keyring.trust,
-                    verify_ssh=sshsig.verify,
-                    read_commit=parse_commit,
-                    now=now,
-                    ran=lambda content: content in known.contents,
-                    first_seen=lambda commit: known.approvals.get(commit, now),
-                    least=self._least,
-                    rules=rules,
-                    promoted=known.promoted,
-                ),
-            )
-            self._remember(found, now)
-            self.complaint = None
+            try:
+                now = self._now()
+                self._remember(authority_of(order, sent, self._standpoint(now)), now)
+                self.complaint = None
+            except Refused as error:
+                self.complaint = error.code
+                self._tell(order.id, error)
+                raise
+
+    def _standpoint(self, now: datetime) -> Standpoint:
+        known = self._memory
+        return Standpoint(
+            project=self._root.project,
+            ref=self._root.refs.main,
+            trust=self._keyring.trust,
+            verify_ssh=sshsig.verify,
+            read_commit=parse_commit,
+            now=now,
+            ran=lambda content: content in known.contents,
+            first_seen=lambda commit: known.approvals.get(commit, now),
+            least=self._least,
+            rules=Rules(known.rules, known.rules_at) if known.rules and known.rules_at else None,
+            promoted=known.promoted,
+        )
+
+    def _tell(self, order: str, error: Refused) -> None:
+        told = (order, str(error))
+        if told not in self._told and len(self._told) < MOST_TOLD:
+            self._told.add(told)
+            self._refused(order, error)
 
     def _remember(self, found: Authority, now: datetime) -> None:
         known = self._memory

@@ -65,9 +65,9 @@ class Journal:
         """Report envelopes that the controller did not acknowledge yet, oldest first."""
         return [line.report for line in self._orders.values() if line.report and line.state == "reported"]
 
-    def receive(self, order: str, envelope: dict[str, Any], deadline: datetime, at: datetime) -> Line:
+    def receive(self, order: str, envelope: dict[str, Any], deadline: datetime, at: datetime) -> None:
         """Take an order: from here on it is this agent's to finish, whatever happens to the process."""
-        return self._write(
+        self._write(
             {
                 "order": order,
                 "state": "received",
@@ -76,6 +76,10 @@ class Journal:
                 "envelope": envelope,
             }
         )
+
+    def refuse(self, order: str, code: str, message: str, at: datetime) -> None:
+        """Note why an order was not taken: it is not this agent's to finish, and may come again with more."""
+        self._write({"order": order, "refused": code, "message": message, "at": at.isoformat()})
 
     def advance(self, order: str, state: str, at: datetime) -> None:
         """Note that an order came as far as `state`; going back is ignored (a resumed order repeats steps)."""
@@ -96,7 +100,7 @@ class Journal:
         if name is not None and self._orders[name].state == "reported":
             self._write({"order": name, "state": "acknowledged", "at": at.isoformat()})
 
-    def _write(self, record: dict[str, Any]) -> Line:
+    def _write(self, record: dict[str, Any]) -> None:
         data = json.dumps(record, sort_keys=True, separators=(",", ":")).encode() + b"\n"
         with self._lock:
             end = os.fstat(self._fd).st_size
@@ -114,24 +118,26 @@ class Journal:
                     cure="free disk space; the order goes on by itself",
                     retry_after=5,
                 ) from error
-            return self._apply(record)
+            self._apply(record)
 
-    def _apply(self, record: dict[str, Any]) -> Line:
+    def _apply(self, record: dict[str, Any]) -> None:
         name = str(record["order"])
+        if "refused" in record:
+            return
         if record.get("state") == "received":
             line = Line(name, "received", record["at"], record["deadline"], record.get("envelope"))
-            return self._orders.setdefault(name, line)
+            self._orders.setdefault(name, line)
+            return
         line = self._orders[name]
         if "ran" in record:
             line.ran.add(str(record["ran"]))
-            return line
+            return
         line.state = str(record["state"])
         if record.get("report"):
             line.report = dict(record["report"])
             line.envelope = None
             self._by_digest[envelope_digest(canonical(line.report))] = name
             self.reports += 1
-        return line
 
     def _load(self) -> None:
         try:
@@ -173,7 +179,8 @@ class Journal:
         with contextlib.suppress(FileNotFoundError):
             for raw in self._path.read_text().splitlines():
                 record = json.loads(raw)
-                if "compacted" not in record and record["order"] not in gone:
+                old = "refused" in record and datetime.fromisoformat(record["at"]) < before
+                if "compacted" not in record and record["order"] not in gone and not old:
                     kept.append(raw)
         write_atomic(self._path, "".join(line + "\n" for line in kept).encode())
         for name in gone:

@@ -116,6 +116,7 @@ class Agent:
             own,
             lambda order: journal.line(order) is not None,
             settings.approvals,
+            lambda order, why: journal.refuse(order, why.code, str(why), own()),
         )
         admission = Admission(logbook, settings.witnesses, self._keyring.declared, approved)
         self._outbox = Outbox()

@@ -124,7 +124,14 @@ class LightAgent:
         talk: dict[str, Any] = {"agent": name, "environment": environment, "url": url, "signer": signer}
         logbook = Logbook(directory, root, name, signer, keyring.keys, _now)
         journal = self.journal
-        approved = Approved(directory, root, keyring, _now, lambda order: journal.line(order) is not None)
+        approved = Approved(
+            directory,
+            root,
+            keyring,
+            _now,
+            lambda order: journal.line(order) is not None,
+            refused=lambda order, why: journal.refuse(order, why.code, str(why), _now()),
+        )
         talk |= {"logbook": logbook, "admission": Admission(logbook, 0, keyring.declared, approved)}
         self._talk = Talk(
             lambda: Client(keyring=keyring, now=_now, **talk), self._outbox, self._log, self._handle, 5.0

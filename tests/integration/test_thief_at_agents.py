@@ -1,0 +1,262 @@
+"""A thief with the controller's key, and nobody else's, at real agents; and what an honest controller sends."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from controller.adapters.git import sshsig
+from controller.adapters.git.keys import FileSigner
+from controller.adapters.hub.http import HttpHub
+from controller.ledger import dsse
+from controller.ledger.canonical import canonical, parse
+from controller.model.lock import manifest_digest
+from controller.model.order import ORDER_TYPE, AgentKey, Approving, Order, PreparedOrder, order_id
+from controller.model.trustroot import TrustRoot
+from controller.uses.trust_chain import build_chain
+from tests.support.agents import SystemClock
+from tests.support.flow import Flow, environment, strategy, until
+from tests.support.light_agent import LightAgent
+from tests.support.logs import MemoryLog
+from tests.support.site import Site, quiet
+
+LOSES = "    - {percent: 100, minHealthyTime: 200ms, deadline: 2s}\n"
+FILES = {
+    "environments/prod.yaml": environment("prod", approvals={"count": 1, "roles": {"reviewers": 1}}),
+    "strategies/prod.yaml": strategy("prod", LOSES),
+}
+
+
+@dataclass
+class Thief:
+    """A hub of the thief's, at an address where agents dial; what it sends is signed with the stolen key."""
+
+    flow: Flow
+    honest: list[PreparedOrder] = field(default_factory=list)
+    agents: list[LightAgent] = field(default_factory=list)
+    sent: int = 0
+
+    def __post_init__(self) -> None:
+        stage = self.flow.stage
+        self.key = FileSigner(stage.keys / "controller")
+        self.root = TrustRoot.load(stage.trust_root)
+        self.log = MemoryLog(self.root, self.key, shared=1)
+        people = self.flow.people
+        links = build_chain(people, self.root, people.observe().main or "", sshsig.verify).links
+        self.hub = HttpHub(
+            "127.0.0.1:0",
+            signer=self.key,
+            clock=SystemClock(),
+            wake=threading.Event().set,
+            trust_links=lambda: links,
+            trust_version=lambda: 1,
+            log=self.log.book,
+        )
+        self.hub.start()
+        keys = {name: FileSigner(stage.keys / name).public_key for name in self.flow.agents}
+        self.hub.declare({name: AgentKey(self.flow.agents[name], key) for name, key in keys.items()})
+
+    def agent(self, name: str) -> LightAgent:
+        stage = self.flow.stage
+        agent = LightAgent(
+            stage.folder / f"light-{self.sent}-{name}",
+            name=name,
+            environment=self.flow.agents[name],
+            key=stage.keys / name,
+            trust_root=stage.trust_root,
+            url=self.hub.address,
+        )
+        agent.start()
+        self.agents.append(agent)
+        return agent
+
+    def order(self, place: int = -1, **changes: Any) -> tuple[Order, Approving]:
+        """One of the honest orders as if it were another one's, with changes."""
+        prepared = self.honest[place]
+        order = Order.model_validate(parse(dsse.split(prepared.envelope).payload))
+        self.sent += 1
+        values: dict[str, Any] = {
+            "run": f"{order.environment}-{90 + self.sent}-0123abcd",
+            "log": self.log.record(60),
+        }
+        values |= {"entry_index": 40 + self.sent, "deadline": datetime.now(UTC) + timedelta(minutes=2)}
+        order = order.model_copy(update={**values, **changes})
+        named = order_id(order.run, order.stage, order.attempt, order.target, order.action)
+        assert prepared.approving is not None
+        return order.model_copy(update={"id": named}), prepared.approving
+
+    def send(self, order: Order, approving: Approving | None) -> None:
+        data = dsse.sign(canonical(order.plain()), ORDER_TYPE, self.key)
+        self.hub.deliver([PreparedOrder(order.target, order.id, data, approving=approving)])
+
+    def close(self) -> None:
+        for agent in self.agents:
+            agent.stop()
+        self.hub.stop()
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Thief]:
+    """Two releases of prod that people approved one after the other, as their orders were given."""
+    flow = Flow(tmp_path_factory.mktemp("thief"), {"web-1": "prod", "web-2": "prod", "dev-1": "dev"}, files=FILES)
+    site = Site(flow.stage.folder)
+    delivered: list[PreparedOrder] = []
+    controller = site.controller()
+    controller.hub.deliver = delivered.extend  # type: ignore[method-assign]
+    try:
+        for version in ("1.0.0", "1.1.0"):
+            flow.image(version)
+            release = flow.release(version)
+            assert quiet(controller) == ""
+            flow.promote("prod", release)
+            assert quiet(controller) == ""
+        flow.promote("dev", release)
+        assert quiet(controller) == ""
+    finally:
+        controller.close()
+    thief = Thief(flow, delivered)
+    yield thief
+    thief.close()
+    flow.people.close()
+
+
+def swapped(order: Order) -> dict[str, Any]:
+    digest = "sha256:" + "0" * 64
+    parts = {name: part.model_copy(update={"digest": digest}) for name, part in order.components.items()}
+    return {"components": parts, "manifest_digest": manifest_digest(dict.fromkeys(parts, digest))}
+
+
+def at(shop: Thief, target: str) -> list[int]:
+    return [place for place, one in enumerate(shop.honest) if one.agent == target]
+
+
+def refused(agent: LightAgent, order: Order) -> None:
+    """The agent says so, writes it down, and touches nothing."""
+    until("the refusal", lambda: any(one.startswith("order-unapproved") for one in agent.said))
+    lines = [json.loads(line) for line in (agent.directory / "journal.jsonl").read_text().splitlines()]
+    assert {(line["order"], line.get("refused")) for line in lines} == {(order.id, "order-unapproved")}
+    assert not (agent.directory / "executions.log").exists()
+    assert not (agent.directory / "running.json").exists()
+    agent.said.clear()
+
+
+def executed(agent: LightAgent, order: Order) -> None:
+    file = agent.directory / "executions.log"
+    until("the order is carried out", lambda: file.exists() and order.id in file.read_text().split())
+
+
+@pytest.mark.parametrize("what", ["digest", "nothing carried", "transplanted", "rollback", "no rules"])
+def test_a_stolen_key_deploys_nothing_that_nobody_approved(shop: Thief, what: str) -> None:
+    first, second = at(shop, "web-1")
+    order, approving = shop.order(second)
+    if what == "digest":
+        order, approving = shop.order(second, **swapped(order))
+    elif what == "nothing carried":
+        approving = None  # type: ignore[assignment]
+    elif what == "transplanted":
+        approving = shop.order(first)[1]
+    elif what == "rollback":
+        order, approving = shop.order(second, action="rollback", **swapped(order))
+    elif what == "no rules":
+        approving = approving.model_copy(update={"vouched": {}})
+    agent = shop.agent("web-1")
+    shop.send(order, approving)
+    refused(agent, order)
+    until("the controller is told", lambda: shop.hub.refused().get("web-1") == "order-unapproved")
+    shop.hub.cancel([order.id])
+    agent.stop()
+    shop.agents.remove(agent)
+
+
+def test_what_people_approved_goes_through_and_older_promotions_do_not_come_back(shop: Thief) -> None:
+    first, second = at(shop, "web-2")
+    agent = shop.agent("web-2")
+    order, approving = shop.order(second)
+    shop.send(order, approving)
+    executed(agent, order)
+    memory = json.loads((agent.directory / "approved.json").read_text())
+    assert len(memory["contents"]) == 1 and memory["promoted"]
+    # In time it is a moment older only: what agents forgive of clocks would let it pass.
+    memory["promoted"] = "2099-01-01T00:00:00Z"
+    agent.stop()
+    shop.agents.remove(agent)
+    (agent.directory / "approved.json").write_text(json.dumps(memory))
+    again = LightAgent(
+        agent.directory,
+        name="web-2",
+        environment="prod",
+        key=shop.flow.stage.keys / "web-2",
+        trust_root=shop.flow.stage.trust_root,
+        url=shop.hub.address,
+    )
+    again.start()
+    shop.agents.append(again)
+    older, its = shop.order(first)
+    shop.send(older, its)
+    until("the refusal", lambda: any("an older one" in one for one in again.said))
+    shop.hub.cancel([older.id])
+    # A rollback to what runs here needs nothing; one to what never ran here needs what approved it.
+    for place in (second, first):
+        back, its = shop.order(place, action="rollback", target="web-2")
+        shop.send(back, None if place == second else its)
+        executed(again, back)
+
+
+def test_an_environment_that_asks_for_nothing_says_so_under_a_persons_signature(shop: Thief) -> None:
+    (place,) = at(shop, "dev-1")
+    agent = shop.agent("dev-1")
+    order, approving = shop.order(place)
+    shop.send(order, approving.model_copy(update={"vouched": {}}))
+    refused(agent, order)
+    shop.hub.cancel([order.id])
+    order, approving = shop.order(place, **swapped(order))
+    shop.send(order, approving)
+    executed(agent, order)
+
+
+def test_an_agent_process_refuses_and_goes_on(shop: Thief) -> None:
+    """As `lockgate agent` runs, with the approvals that it asks for itself."""
+    import subprocess
+
+    stage = shop.flow.stage
+    folder = stage.folder / "process"
+    words = ["--trust-root", stage.trust_root, "--name", "web-1", "--environment", "prod", "--dir", folder]
+    words += ["--key", stage.keys / "web-1", "--controller", shop.hub.address, "--images", stage.images]
+    log = stage.folder / "process.log"
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "controller", "agent", *map(str, words), "--require-approvals", "1"],
+            stdout=out,
+            stderr=out,
+        )
+    try:
+        order, approving = shop.order(at(shop, "web-1")[1])
+        forged, _ = shop.order(at(shop, "web-1")[1], **swapped(order))
+        shop.send(forged, approving)
+        until("the refusal", lambda: "order-unapproved" in log.read_text(), 30)
+        shop.hub.cancel([forged.id])
+        lines = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
+        assert [(line["order"], line["refused"]) for line in lines] == [(forged.id, "order-unapproved")]
+        assert not (folder / "lockgate.version.json").exists()
+        shop.send(order, approving)
+        sticker = folder / "lockgate.version.json"
+        until("the honest order is done", sticker.exists, 30)
+        assert json.loads(sticker.read_text())["release"] == "shop-1.1.0"
+    finally:
+        process.terminate()
+        process.wait(15)
+        _stop(folder)
+
+
+def _stop(folder: Path) -> None:
+    from controller.agent.drivers.process import stop_all
+
+    stop_all(folder)
