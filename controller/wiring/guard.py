@@ -19,8 +19,8 @@ from controller.ledger.canonical import digest
 from controller.model.trustroot import TrustRoot
 from controller.uses.guard import Means, TrustCommits, guard, prime
 
-PROGRAM = (sys.executable, "-P", "-m", "controller")
-"""Never what happens to lie in the current folder."""
+PROGRAM = (sys.executable, "-E", "-P", "-m", "controller")
+"""Never what happens to lie in the current folder, or what the environment of a push names."""
 _MEMORY = "guard.json"
 
 

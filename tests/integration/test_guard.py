@@ -13,7 +13,7 @@ import pytest
 from controller.adapters.git.repo import GitRepo
 from controller.demo.stage import slot_file
 from controller.wiring.people import Ask, now, request
-from tests.support.flow import HEAD, Flow, flow, strategy
+from tests.support.flow import HEAD, Flow, environment, flow, strategy, until
 from tests.support.git_servers import ssh_server
 from tests.support.guarded import EVIDENCE, MAIN, REQUESTS, Clone, install, settle
 from tests.support.real_run import lockgate
@@ -56,8 +56,9 @@ def clone(guarded: Site, tmp_path: Path) -> Clone:
 
 
 def test_a_whole_run(tmp_path: Path) -> None:
-    """By a controller and an agent of their own, to its seal."""
-    with flow(tmp_path, {"dev-1": "dev"}, files=FILES) as shop:
+    """By a controller and agents of their own, to its seal and the witnesses of that."""
+    files = FILES | {"environments/dev.yaml": environment("dev", gates=["quiet"], witnesses=1)}
+    with flow(tmp_path, {"dev-1": "dev", "dev-2": "dev"}, files=files) as shop:
         install(Site(tmp_path))
         shop.people.close()
         shop.people = GitRepo(str(shop.stage.origin), None)
@@ -67,9 +68,11 @@ def test_a_whole_run(tmp_path: Path) -> None:
         shop.locked(name, 100)
         shop.promote("dev", name)
         shop.ends("dev", name, "completed", 100)
+        until("the seal is witnessed", lambda: "witnessed" in shop.kinds(), 100)
         shop.stop_controller()
         shop.verify()
         assert "sealed" in shop.kinds()
+        assert "push-rejected" not in shop.log()
 
 
 # --- main --------------------------------------------------------------------------------------------------------
@@ -300,6 +303,18 @@ def test_over_other_transports(guarded: Site, clone: Clone, tmp_path: Path) -> N
         clone.lands(f"{lone}:refs/heads/by-ssh")
 
 
+def test_the_environment_of_a_push_has_no_say(guarded: Site, clone: Clone) -> None:
+    lone = clone.commit("alice", {"policies/quiet.yaml": LAX})
+    clone.environ = {
+        "LOCKGATE_INSTALL": str(guarded.stage.origin),
+        "LOCKGATE_TRUST_ROOT": "/dev/null",
+        "LOCKGATE_GUARD_INSTALL": str(guarded.stage.origin),
+        "LOCKGATE_OUTPUT": "json",
+        "PYTHONPATH": "/nowhere",
+    }
+    clone.refused("approval-missing", f"{lone}:{MAIN}")
+
+
 # --- the hook itself ---------------------------------------------------------------------------------------------
 
 
@@ -320,7 +335,7 @@ def test_a_hook_that_cannot_judge_refuses(guarded: Site, clone: Clone) -> None:
     (site.stage.origin / "lockgate" / "guard.json").write_text('{"root": 3')
     hook = site.stage.origin / "hooks" / "pre-receive"
     script = hook.read_text()
-    hook.write_text(script.replace(" -P -m controller", "-gone -P -m controller"))
+    hook.write_text(script.replace(" -E -P -m controller", "-gone -E -P -m controller"))
     assert "lockgate: guard-failed: " in clone.refused("guard-failed", good)
     hook.write_text(script)
     clone.lands(good)

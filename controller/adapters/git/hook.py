@@ -67,7 +67,9 @@ def _script(program: Sequence[str]) -> str:
     command = " ".join(map(shlex.quote, program))
     return f"""#!/bin/sh
 {_MARK}
-# Exit code 0 lets the push land, every other one refuses it, whatever went wrong.
+# Exit code 0 lets the push land, every other one refuses it, whatever went wrong. Who pushes may have a say in the
+# environment, but not in what the command is asked to do.
+for name in $(env | sed -n 's/^\\(LOCKGATE_[A-Za-z0-9_]*\\)=.*/\\1/p'); do unset "$name"; done
 here=${{GIT_DIR:-.}}
 {command} --repo "$here" guard --trust-root "$here/{FOLDER}/{ROOT}"
 status=$?
