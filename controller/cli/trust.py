@@ -11,6 +11,7 @@ import typer
 from controller.cli.audit import Pinned, needed_root
 from controller.cli.context import context_of
 from controller.cli.layout import layout
+from controller.cli.restart import restart
 from controller.cli.session import KeyOption, NameOption, RootOption, load_root, now, person, viewing, writing
 from controller.errors import Invalid, UsageError
 
@@ -33,6 +34,7 @@ def register(app: typer.Typer) -> None:
     trust.command("sign")(sign)
     trust.command("rotate")(rotate)
     trust.command("layout")(layout)
+    trust.command("restart")(restart)
     app.add_typer(trust)
 
 

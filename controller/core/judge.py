@@ -14,6 +14,7 @@ from controller.core.merges import History, decided_by_merge
 from controller.core.parse import parse
 from controller.core.pathrules import CURE, LOCK, check_path, check_write, counts, refuse, rewritten
 from controller.core.quorum import missing_roles
+from controller.core.restart import owners_of_changes
 from controller.core.steps import Backing, SlotLock, Step, Terms
 from controller.core.trust import CONTROLLER, TrustState, check_successor, quorum_signers
 from controller.errors import LockgateError, Refused
@@ -161,12 +162,14 @@ def _judge(
         return _judge_merge(ground, commit, signer, changes)
     authors = named_authors(ground.trust, commit) | {signer}
     quorum, new_trust = _judge_trust(ground, commit, changes)
+    restarts = _restarts(ground, changes)
     for change in changes:
         if ground.restores(change, signer):
             continue
         check_path(commit, change)
         check_write(ground.trust, commit, signer, change.path)
-        missing = _missing(ground, change.path, _signed_for(change.path, quorum))
+        signed = _signed_for(change.path, quorum) | restarts.get(change.path, frozenset())
+        missing = _missing(ground, change.path, signed)
         if missing:
             raise refuse(
                 "approval-missing",
@@ -190,6 +193,7 @@ def _judge_merge(ground: Ground, commit: Commit, signer: str, changes: tuple[Cha
         signers.add(author)
         authors |= named_authors(ground.trust, brought) | {author}
     quorum, new_trust = _judge_trust(ground, commit, changes)
+    restarts = _restarts(ground, changes)
     for path in sorted(decided):
         if not ground.restores(by_path[path], signer):
             check_write(ground.trust, commit, signer, path)
@@ -199,7 +203,8 @@ def _judge_merge(ground: Ground, commit: Commit, signer: str, changes: tuple[Cha
             continue
         check_path(commit, change)
         own = signer in authors or change.path in decided
-        people = _signed_for(change.path, quorum) | ({signer} if trailer and not own else set())
+        people = _signed_for(change.path, quorum) | restarts.get(change.path, frozenset())
+        people |= {signer} if trailer and not own else set()
         missing = _missing(ground, change.path, people)
         if missing:
             raise _unapproved(ground, commit, signer, change.path, missing, own=own, trailer=trailer)
@@ -336,6 +341,11 @@ def _judge_trust(
 
 def _signed_for(path: str, quorum: frozenset[str]) -> frozenset[str]:
     return quorum if path == TRUST_PATH or _SIGNATURE.fullmatch(path) else frozenset()
+
+
+def _restarts(ground: Ground, changes: tuple[Change, ...]) -> dict[str, frozenset[str]]:
+    """The owners in force who signed a restart of evidence that the change brings, by its paths."""
+    return owners_of_changes(changes, ground.history.read, ground.trust, ground.terms.verify_ssh, ground.seen())
 
 
 def _missing(ground: Ground, path: str, people: Iterable[str]) -> dict[str, int]:

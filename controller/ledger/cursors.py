@@ -33,7 +33,8 @@ class Cursors(Wire):
     `pending` the slot changes no run was opened for yet, `moved` the newest moved tags of what can run again,
     `replays` the accepted ones that are not on record yet, `log` how far the log is witnessed and time-stamped.
     `acknowledging` are owners' requests to let refused commits stand, `acknowledged` the commits that enough of
-    them let stand and main has not gone over yet, `let_stand` the newest of those that it has."""
+    them let stand and main has not gone over yet, `let_stand` the newest of those that it has. `restarts` is
+    the number of the branch's newest restart."""
 
     index: int = 0
     project: str = ""
@@ -50,6 +51,7 @@ class Cursors(Wire):
     acknowledging: tuple[Acknowledgement, ...] = ()
     acknowledged: tuple[MainAcknowledged, ...] = ()
     let_stand: tuple[MainAcknowledged, ...] = ()
+    restarts: int = 0
     log: LogMarks = LogMarks()
 
 

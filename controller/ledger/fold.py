@@ -24,6 +24,7 @@ from controller.model.entry import (
     CompletedRun,
     Deployed,
     Entry,
+    EvidenceRestarted,
     Genesis,
     Inputs,
     LockMade,
@@ -207,6 +208,9 @@ def apply(state: State, entry: Entry) -> State:
             step |= {"replays": (*state.cursors.replays, asked)}
     elif isinstance(detail, Replayed):
         step |= {"replays": tuple(one for one in state.cursors.replays if one.commit != detail.request)}
+    elif isinstance(detail, EvidenceRestarted):
+        state, more = _restarted(state, detail, entry)
+        step |= more
     elif isinstance(detail, TagMoved):
         step |= {"moved": _moved(state, detail)}
     elif isinstance(detail, LockMade):
@@ -221,6 +225,17 @@ def apply(state: State, entry: Entry) -> State:
         state = replace(state, locks={**state.locks, detail.release: record})
     cursors = instance(Cursors, state.cursors.__dict__ | step)
     return State(cursors, state.environments, state.open, state.locks, state.completed)
+
+
+def _restarted(state: State, detail: EvidenceRestarted, entry: Entry) -> tuple[State, dict[str, object]]:
+    """What owners vouched for counts as recorded; verdicts up to the requests they saw count as given."""
+    restart, index = detail.restart, entry.predicate.index
+    locks = {
+        lock.release: LockRecord(index=index, event=entry.path, **lock.model_dump(exclude={"components"}))
+        for lock in restart.locks
+    }
+    state = replace(state, locks={**state.locks, **locks})
+    return state, {"restarts": restart.number, "requests": restart.requests}
 
 
 def _moved(state: State, detail: TagMoved) -> tuple[TagMoved, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from controller.model.restart import Restart
 from controller.model.wire import (
     Actor,
     GitId,
@@ -21,6 +22,8 @@ class Genesis(Wire):
     project: str
     genesis: GitId
     refs: dict[str, str]
+    restart: Sha256 | None = None
+    """The owners' restart by which the branch was begun anew, where it is not the first one."""
 
 
 class SlotChange(Wire):
@@ -173,6 +176,15 @@ class EvidenceRepaired(Wire):
         """Whether this is the repair of exactly these commits on top of `good`."""
         counted = len(self.removed) if self.commits is None else self.commits
         return (self.removed, counted, self.restored) == (tuple(foreign[:MOST_REMOVED]), len(foreign), good)
+
+
+class EvidenceRestarted(Wire):
+    """Evidence goes on as owners signed: `restart` is their document, `digest` that of its bytes, which stand on
+    main, and `signatures` are theirs by name (SSHSIG, armored)."""
+
+    restart: Restart
+    digest: Sha256
+    signatures: dict[str, str]
 
 
 class Witness(Wire):

@@ -104,6 +104,12 @@ class Evidence:
         """The commit that the branch must be at for the next push."""
         return self.foreign.tip if self.foreign is not None else ledger.commit
 
+    def restarted(self, tip: str) -> None:
+        """The branch goes on at `tip`, as owners signed: what was remembered of the former one is over."""
+        self._memory.remember_evidence(tip)
+        self._unremembered = False
+        self.foreign = None
+
     def check_effects(self, ledger: Ledger, steps: Iterable[Step]) -> None:
         """That evidence knows what the controller did on main, since it records before it acts.
 
@@ -212,7 +218,7 @@ def _missing(root: TrustRoot, seen: str | None, got: str) -> Stalled:
         where=root.refs.evidence,
         expected=f"a branch that holds {seen[:12]}" if seen else "a branch: main holds locks",
         got=got,
-        cure="push the branch back from a clone; a restart needs the owners' signatures",
+        cure="push the branch back from a clone; what is lost needs the owners: `lockgate trust restart`",
     )
 
 
@@ -223,7 +229,7 @@ def _rewound(root: TrustRoot, expected: str, got: str) -> Stalled:
         where=root.refs.evidence,
         expected=expected,
         got=got,
-        cure="push the recorded branch back from a clone",
+        cure="push the recorded branch back from a clone; what is lost needs the owners: `lockgate trust restart`",
     )
 
 

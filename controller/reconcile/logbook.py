@@ -52,6 +52,15 @@ class LogBook:
             self._log = log
             self._tree = Tree(log.size, lambda path: self._read(path, read))
 
+    def restart(self) -> None:
+        """Forget the former log: nothing of it is true of the one that goes on after a restart."""
+        with self._lock:
+            self._tiles.clear()
+            self._cosigned.clear()
+            self._notes.clear()
+            self._log, self._tree = Log(), Tree(0, lambda _: None)
+            self.version += 1
+
     @property
     def size(self) -> int:
         """How many entries the log has."""

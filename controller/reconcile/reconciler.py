@@ -43,6 +43,7 @@ from controller.reconcile.observing import (
 )
 from controller.reconcile.questions import Questions
 from controller.reconcile.reading import Reader
+from controller.reconcile.restarting import LOST, Restarts
 from controller.reconcile.visible import Visible
 from controller.settings import tzdata_version
 from controller.uses.view import Unanswered
@@ -94,6 +95,7 @@ class Reconciler:
         """Ids of judged requests until they expire: an expired one is refused for that already."""
         self._asked: tuple[Question, ...] = ()
         self._evidence = Evidence(parts.repo, parts.root, parts.memory, parts.verify_ssh)
+        self._restarts = Restarts(parts.repo, parts.root, parts.signer, parts.verify_ssh)
         self._last: tuple[Any, ...] | None = None
         self._seen: tuple[Any, ...] | None = None
         self._next_look: datetime | None = None
@@ -133,7 +135,22 @@ class Reconciler:
         return not due and self._last == self._signature(tips)
 
     def read(self, tips: Tips) -> None:
-        """Evidence, main and its documents, as of the tips."""
+        """Evidence, main and its documents, as of the tips; lost evidence goes on only as owners signed."""
+        remembered = self.ledger.commit or self.parts.memory.evidence_seen()
+        try:
+            self._read(tips)
+        except Stalled as stalled:
+            if stalled.code not in LOST:
+                raise
+            now = self.parts.clock.now()
+            self.ledger = self._restarts.go_on(tips, remembered, stalled, now, self._check_signer)
+            assert self.ledger.commit is not None
+            self._evidence.restarted(self.ledger.commit)
+            self.parts.log.restart()
+            self._reload(tips)
+            self._read(replace(tips, evidence=self.ledger.commit))
+
+    def _read(self, tips: Tips) -> None:
         parts = self.parts
         if tips.main is None:
             raise no_main(parts.root)
@@ -158,7 +175,9 @@ class Reconciler:
         parts, now = self.parts, self._now
         trust = self.main.trust
         by_id = {run.id: run for run in self.runs.values()}
-        self.documents = {run.id: run_documents(parts.reader.document, run, self.intent) for run in self.runs.values()}
+        self.documents = {
+            run.id: run_documents(parts.reader.document, run, self.intent) for run in self.runs.values()
+        }
         return World(
             project=parts.root.project,
             now=now,

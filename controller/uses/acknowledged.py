@@ -64,7 +64,7 @@ def unbacked(detail: MainAcknowledged, before: Cursors, trusts: Iterable[TrustSt
 def told(detail: MainAcknowledged) -> str:
     """Who let a commit stand, and why, in one line."""
     said = "; ".join(f"{one.principal}: {one.reason}" for one in detail.acknowledgements)
-    return f"{detail.commit[:8]} ({detail.code}) is let stand by its owners ({said})"
+    return f"{detail.commit[:8]} ({detail.code}) is let stand by its owners ({said or 'by a restart of evidence'})"
 
 
 def waiting(cursors: Cursors, commit: str, code: str, trust: TrustState, at: datetime) -> str:

@@ -34,6 +34,7 @@ ANSWERS: dict[str, Any] = {
     "trust-show": shapes.TrustShape,
     "trust-sign": shapes.TrustSignedShape,
     "trust-rotate": shapes.RotatedShape,
+    "trust-restart": shapes.RestartShape,
     "trust-layout": shapes.LayoutShape,
     "trust-allowed-signers": list[shapes.SignerShape],
 }

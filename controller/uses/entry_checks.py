@@ -27,6 +27,7 @@ from controller.model.entry import (
     Deployed,
     Entry,
     Evaluated,
+    EvidenceRestarted,
     Gates,
     Inputs,
     LockMade,
@@ -123,7 +124,8 @@ class Seen:
             if len(self._contents) >= _KEPT:
                 self._contents.clear()
             detail = read(self._repo.read(file.blob), record.event, None).detail
-            self._contents[release] = (record, detail.components) if isinstance(detail, LockMade) else None
+            components = _components(detail, release)
+            self._contents[release] = (record, components) if components is not None else None
         return self._contents[release]
 
     def made(self, release: str) -> None:
@@ -226,6 +228,13 @@ def digests_are_the_locks(seen: Seen, subject: Subject) -> Iterator[Problem]:
         yield "lock-mismatch", entry.path, f"the inputs name another lock than that of {what.release}"
     elif isinstance(detail, Ordered) and detail.action != "rollback" and detail.components != components:
         yield "lock-mismatch", entry.path, "the orders are not for what the lock says"
+
+
+def _components(detail: object, release: str) -> Mapping[str, str] | None:
+    """A locked release's components, by the entry that records the lock or vouches for it."""
+    if isinstance(detail, EvidenceRestarted):
+        return next((lock.components for lock in detail.restart.locks if lock.release == release), None)
+    return detail.components if isinstance(detail, LockMade) else None
 
 
 def lock_is_its_content(seen: Seen, subject: Subject) -> Iterator[Problem]:

@@ -22,6 +22,7 @@ from controller.model.entry import (
     Accepted,
     Entry,
     EvidenceRepaired,
+    EvidenceRestarted,
     Genesis,
     LockMade,
     MainAcknowledged,
@@ -371,6 +372,8 @@ class Walk:
         elif isinstance(detail, Genesis):
             if (detail.project, detail.genesis) != (self._ground.project, self._ground.genesis):
                 self._find("genesis-mismatch", oid, entry.path, "the branch answers to another trust root")
+        elif isinstance(detail, EvidenceRestarted):
+            facts.restarted(detail, predicate.at, observed.trust_version, oid)
         elif isinstance(detail, EvidenceRepaired):
             self._repaired(oid, detail, entry.path)
         elif isinstance(detail, Sealed) and predicate.environment is not None:

@@ -28,6 +28,8 @@ RULES = {
     "request-unknown": "requests 13",
     "requests-rewound": "requests 13",
     "evidence-missing": "evidence 14",
+    "restart-unsigned": "evidence 14",
+    "restart-mismatch": "evidence 14",
     "foreign-evidence": "evidence 14",
     "signature-invalid": "evidence 14",
     "envelope-malformed": "evidence 14",

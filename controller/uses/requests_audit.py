@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from controller.core.requests import judge_request
@@ -62,8 +62,9 @@ def compare(history: History, requests: Sequence[str], before: str | None = None
             refused.append(RefusedCommit(detail.commit, ref, detail.code, detail.message))
         if detail.request is not None:
             seen.add(detail.request)
+    covered = _covered(history, places)
     for oid, place in places.items():
-        if place <= last and oid not in judged:
+        if covered < place <= last and oid not in judged:
             text = "the request has no verdict, and later ones have"
             findings.append(Finding("request-unjudged", oid, "", rule_of("request-unjudged"), text))
     for seen_tip, oid in facts.requests_seen.items():
@@ -71,6 +72,12 @@ def compare(history: History, requests: Sequence[str], before: str | None = None
             text = f"an entry was made from requests {seen_tip[:12]}, which the branch does not hold"
             findings.append(Finding("requests-rewound", oid, "", rule_of("requests-rewound"), text))
     return findings, refused
+
+
+def _covered(history: History, places: Mapping[str, int]) -> int:
+    """The place of the last request whose verdict owners say was given, in evidence that is lost."""
+    ends = (detail.restart.requests for detail, _, _, _ in history.facts.restarts)
+    return max((places.get(end, -1) for end in ends if end is not None), default=-1)
 
 
 def _granted_wrongly(

@@ -255,6 +255,25 @@ class RotatedShape(TypedDict):
     next: str
 
 
+class RestartShape(TypedDict):
+    """A restart of evidence as it is proposed: from where it goes on, what of main its signers vouch for (locks by
+    path, reverts, refused commits that stand), and who signed of how many."""
+
+    number: int
+    branch: str
+    commit: str
+    evidence: str | None
+    size: int
+    lost: str | None
+    main: str
+    locks: list[str]
+    reverts: list[str]
+    acknowledged: list[str]
+    signed: list[str]
+    needed: int
+    next: str
+
+
 class MadeShape(TypedDict):
     """A new project: where it is, and what must be kept outside of it."""
 

@@ -25,6 +25,7 @@ from controller.uses.past import Past, past_of
 from controller.uses.pinned import pinned_fault
 from controller.uses.replay_checks import Ask
 from controller.uses.requests_audit import audit_requests
+from controller.uses.restart_audit import audit_restarts
 from controller.uses.transparency_audit import audit_transparency, time_mark
 from controller.uses.trust_chain import signed_versions
 from controller.uses.whole_history import Answer, History
@@ -32,7 +33,12 @@ from controller.uses.whole_history import Answer, History
 __all__ = ["HISTORY_CHECKS", "Finding", "History", "VerifyReport", "verify"]
 
 
-HISTORY_CHECKS: tuple[Callable[[History], Answer], ...] = (audit_main, audit_requests, audit_transparency)
+HISTORY_CHECKS: tuple[Callable[[History], Answer], ...] = (
+    audit_main,
+    audit_requests,
+    audit_transparency,
+    audit_restarts,
+)
 """Rules over more than one branch or entry. Each gets the walked history and returns findings and refused
 commits; a new rule is one more function here."""
 

@@ -11,7 +11,7 @@ from controller.core.trust import CONTROLLER, TrustState
 from controller.ledger import fold
 from controller.ledger.append import RunChain, load
 from controller.ledger.log import Log
-from controller.model.entry import Entry, MainAcknowledged, RequestJudged
+from controller.model.entry import Entry, EvidenceRestarted, MainAcknowledged, RequestJudged
 from controller.ports import Repo
 from controller.uses.replay_checks import Ask
 
@@ -43,6 +43,7 @@ class Facts:
     accepted: list[tuple[str, str]] = field(default_factory=list)
     refused: dict[str, tuple[str, str]] = field(default_factory=dict)
     acknowledged: dict[str, MainAcknowledged] = field(default_factory=dict)
+    restarts: list[tuple[EvidenceRestarted, datetime, int, str]] = field(default_factory=list)
     requests: list[tuple[RequestJudged, datetime, int, str]] = field(default_factory=list)
     locks: list[tuple[str, str, str]] = field(default_factory=list)
     reverts: dict[tuple[str, str], str | None] = field(default_factory=dict)
@@ -50,6 +51,15 @@ class Facts:
     run_ids: set[str] = field(default_factory=set)
     visible: list[tuple[Entry, str]] = field(default_factory=list)
     """Entries that record cosignatures and time-stamps of the log."""
+
+    def restarted(self, detail: EvidenceRestarted, at: datetime, version: int, oid: str) -> None:
+        """What owners vouched for counts as said; whether they signed it is judged afterwards."""
+        self.restarts.append((detail, at, version, oid))
+        restart = detail.restart
+        self.locks += [(lock.path, lock.sha256, oid) for lock in restart.locks]
+        self.reverts |= {(one.run, one.path): one.blob for one in restart.reverts}
+        for one in restart.acknowledged:
+            self.acknowledged[one.commit] = MainAcknowledged(commit=one.commit, code=one.code, acknowledgements=())
 
     def join(self, later: Facts) -> None:
         """Add what a later segment found."""
@@ -61,6 +71,7 @@ class Facts:
         self.refused = later.refused | self.refused
         self.accepted += later.accepted
         self.acknowledged |= later.acknowledged
+        self.restarts += later.restarts
         self.requests += later.requests
         self.locks += later.locks
         self.reverts |= later.reverts
