@@ -6,13 +6,14 @@ from collections.abc import Callable
 from datetime import timedelta
 
 from controller.core import rolling
-from controller.core.approvals import Tally, tally_of_run
+from controller.core.approvals import Tally, stricter, tally_of_run
 from controller.core.astray import listed
 from controller.core.desk import Desk
 from controller.core.gates import Decided, decide_gates
 from controller.core.inputs import gates_of, materialise
 from controller.core.run import Run, whereabouts
 from controller.model.entry import Actor, Approval, Sealed, When
+from controller.model.environment import Approvals
 from controller.model.link import LinkSignature
 
 
@@ -212,10 +213,16 @@ def record_approval(
     return desk.record(run, "approval", detail, result, text, who=(actor,), why={"subject": detail.subject})
 
 
+def asked_of(desk: Desk, run: Run) -> Approvals:
+    """What a run needs: what its environment asked for when it opened, or what it asks for by now."""
+    live = desk.world.intent.environments.get(run.environment)
+    pinned = desk.documents[run.id].environment.spec.approvals
+    return stricter(pinned, live.document.spec.approvals if live is not None else None)
+
+
 def tally_of(desk: Desk, run: Run) -> Tally:
     """The run's approvals counted as of now."""
-    asked = desk.documents[run.id].environment.spec.approvals
-    return tally_of_run(run, asked, desk.world.trust, desk.now)
+    return tally_of_run(run, asked_of(desk, run), desk.world.trust, desk.now)
 
 
 # --- rolling out -----------------------------------------------------------------------------------------

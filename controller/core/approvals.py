@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence, Set
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 
@@ -77,8 +77,8 @@ class NotCounted:
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """`missing` is role to number; `eligible` may still fill a missing place; `next_expiry` is when the first
-    counted approval runs out."""
+    """`missing` is role to number; `eligible` may still fill a missing place, `able` says which; `next_expiry` is
+    when the first counted approval runs out."""
 
     satisfied: bool
     counted: tuple[Given, ...]
@@ -86,6 +86,7 @@ class Tally:
     missing: dict[str, int]
     eligible: tuple[str, ...]
     next_expiry: datetime | None
+    able: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def tally(
@@ -128,6 +129,29 @@ def tally(
         missing=missing,
         eligible=tuple(eligible),
         next_expiry=min(ends, default=None),
+        able={role: tuple(name for name in eligible if role in _fills(required, trust, name)) for role in missing},
+    )
+
+
+def stricter(pinned: Approvals, live: Approvals | None) -> Approvals:
+    """What a run needs that pinned one document, while main says another: whatever asks for more (trust rule 11).
+
+    None: main's document does not validate, so only the pinned one is known.
+    """
+    if live is None or live == pinned:
+        return pinned
+    roles = {
+        role: max(pinned.roles.get(role, 0), live.roles.get(role, 0))
+        for role in sorted({*pinned.roles, *live.roles})
+    }
+    lasts = [time for time in (pinned.expires_after, live.expires_after) if time is not None]
+    return pinned.model_copy(
+        update={
+            "count": max(pinned.count, live.count),
+            "roles": roles,
+            "separation_of_duties": pinned.separation_of_duties or live.separation_of_duties,
+            "expires_after": min(lasts, default=None),
+        }
     )
 
 

@@ -19,7 +19,7 @@ from controller.core.acknowledge import (
     never,
     standing,
 )
-from controller.core.advance import record_approval, seal, tally_of
+from controller.core.advance import asked_of, record_approval, seal, tally_of
 from controller.core.desk import Desk
 from controller.core.gates import decide_gates
 from controller.core.inputs import gates_of
@@ -169,8 +169,7 @@ def _approve_refusal(desk: Desk, run: Run, request: Request, actor: Actor) -> tu
         return "approval-without-lock", "the release is not locked yet: there are no digests to approve"
     if request.binds != run.inputs.approval_subject:
         return "approval-void", "the approval is bound to another subject than this run's"
-    separated = desk.documents[run.id].environment.spec.approvals.separation_of_duties
-    if separated and actor.principal in {*run.opened.authors, run.opened.requester}:
+    if asked_of(desk, run).separation_of_duties and actor.principal in {*run.opened.authors, run.opened.requester}:
         return "self-approval", f"{actor.principal} asked for this promotion and cannot approve it"
     if any(given.principal == actor.principal for given in tally_of(desk, run).counted):
         return "already-approved", f"{actor.principal} has approved this run already"

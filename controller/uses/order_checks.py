@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from controller.core.approvals import tally_of_run
+from controller.core.approvals import stricter, tally_of_run
 from controller.core.parse import parse
 from controller.core.run import Run, whereabouts
 from controller.core.trust import TrustState
 from controller.errors import LockgateError
 from controller.model.documents import Environment
-from controller.model.entry import Entry, Ordered, Sealed
+from controller.model.entry import Entry, Ordered, Pin, Sealed
+from controller.model.environment import Approvals
 from controller.ports import Repo
 
 Problem = tuple[str, str, str]
@@ -64,12 +65,28 @@ class Orders:
             document = parse(pin.path, self._repo.read(pin.blob)).document if pin is not None else None
         except LockgateError:
             return {}  # that it cannot be read is a finding of its own
-        if not isinstance(document, Environment):
+        if pin is None or not isinstance(document, Environment):
             return {}
         missing: Mapping[str, int] = {}
         for trust in self._trusts.get(entry.predicate.observed.trust_version, ()):
-            counted = tally_of_run(run, document.spec.approvals, trust, entry.at)
+            asked = stricter(document.spec.approvals, self._live(entry, pin, trust))
+            counted = tally_of_run(run, asked, trust, entry.at)
             if counted.satisfied:
                 return {}
             missing = counted.missing
         return missing
+
+    def _live(self, entry: Entry, pin: Pin, trust: TrustState) -> Approvals | None:
+        """What main's own document asked for when the entry was made; None where it is the pinned one or counts
+        for nothing: it does not validate, or names a role that there was not."""
+        main = entry.predicate.observed.main
+        try:
+            file = self._repo.file(main, pin.path) if main is not None else None
+            if file is None or file.blob == pin.blob:
+                return None
+            document = parse(pin.path, self._repo.read(file.blob), file.mode).document
+        except LockgateError:
+            return None
+        if not isinstance(document, Environment) or not document.spec.approvals.roles.keys() <= trust.roles.keys():
+            return None
+        return document.spec.approvals

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from controller.core.acknowledge import never
-from controller.core.approvals import ANY, Tally, tally_of_run
+from controller.core.approvals import ANY, Tally, stricter, tally_of_run
 from controller.core.astray import listed
 from controller.core.parse import parse
 from controller.core.run import Run
@@ -309,7 +309,8 @@ def _approval(found: View, run: Run, now: datetime) -> Iterator[Blocker]:
         people = "approvals" if number > 1 else "approval"
         text = f"{number} more {people}" + ("" if role == ANY else f" of {role}") + " needed"
         subject = run.inputs.approval_subject if run.inputs else ""
-        able = _any_of(list(counted.eligible)) or "nobody in trust is left who"
+        entitled = [p for p in counted.able[role] if found.trust.allows("approve", run.environment, p)]
+        able = _any_of(entitled) or "nobody in trust is left who"
         cure = f"{able} may approve {subject[:19]}: lockgate approve {run.environment} --reason … --key KEY"
         yield Blocker("approval", "approval-missing", text, run.opened.expires, cure)
     for approval in run.approvals:
@@ -325,7 +326,9 @@ def approvals_of(found: View, run: Run, now: datetime) -> Tally | None:
     document = found.document(pin) if pin is not None else None
     if not isinstance(document, Environment):
         return None
-    return tally_of_run(run, document.spec.approvals, found.trust, now)
+    live = found.intent.environments.get(run.environment)
+    asked = stricter(document.spec.approvals, live.document.spec.approvals if live is not None else None)
+    return tally_of_run(run, asked, found.trust, now)
 
 
 def _orders(found: View, run: Run, what: str) -> Iterator[Blocker]:

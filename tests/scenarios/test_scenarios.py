@@ -539,6 +539,57 @@ def approvals_run_out_in_the_middle(s: Stage) -> None:
 
 
 @scene
+def stricter_approvals_reach_an_open_run(s: Stage) -> None:
+    t = s.open(agents=4, strategy=canary(50, 100), approvals=ONE)
+    t.promote("shop-1")
+    t.run(timedelta(seconds=20))
+    t.land(t.asking_for(TWO))
+    t.run(timedelta(minutes=2))
+    t.ask("resume", "olga")
+    t.settle()
+    t.ask("approve", "carol", binds=t.subject)
+    t.ask("resume", "olga")
+    t.run(timedelta(minutes=2))
+
+
+@scene
+def laxer_approvals_do_not_reach_an_open_run(s: Stage) -> None:
+    t = s.open(agents=2, approvals=TWO)
+    t.promote("shop-1")
+    t.settle()
+    t.land(t.asking_for({}))
+    t.run(timedelta(minutes=2))
+    assert t.runs["prod"].phase == "awaiting_approval"
+    t.ask("approve", "carol", binds=t.subject)
+    t.run(timedelta(minutes=2))
+
+
+@scene
+def an_approver_who_loses_the_role_no_longer_counts(s: Stage) -> None:
+    t = s.open(agents=2, approvals=TWO)
+    t.promote("shop-1")
+    t.settle()
+    t.trusts(lambda text: text.replace(b"- bob\n", b"", 1))
+    t.ask("approve", "carol", binds=t.subject)
+    t.run(timedelta(minutes=2))
+    assert t.runs["prod"].phase == "awaiting_approval"
+
+
+@scene
+def approvals_of_a_superseded_promotion_are_void(s: Stage) -> None:
+    t = s.open(agents=2, approvals=TWO)
+    t.promote("shop-1")
+    t.settle()
+    before = t.subject
+    t.promote("shop-2")
+    t.settle()
+    t.ask("approve", "carol", binds=before)
+    t.settle()
+    t.ask("approve", "carol", binds=t.subject)
+    t.run(timedelta(minutes=2))
+
+
+@scene
 def main_stands_still_while_a_run_goes_on(s: Stage) -> None:
     t = s.open(agents=4, strategy=canary(50, 100))
     t.promote("shop-1")

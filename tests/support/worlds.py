@@ -295,6 +295,16 @@ class Theatre:
         }
         return {f"releases/{name}.yaml": document("Release", name, components=components, **spec)}
 
+    def asking_for(self, approvals: Mapping[str, Any]) -> dict[str, bytes | None]:
+        """The environment's document with other approvals, everything else as it is."""
+        spec = yaml.safe_load(self.files["environments/prod.yaml"])["spec"]
+        return {"environments/prod.yaml": document("Environment", "prod", **{**spec, "approvals": dict(approvals)})}
+
+    def trusts(self, edit: Callable[[bytes], bytes]) -> None:
+        """Another trust document is in force, under the same version."""
+        self.files["trust/trust.yaml"] = edit(self.files["trust/trust.yaml"])
+        self.trust = TrustState.parse(self.files["trust/trust.yaml"])
+
     def slot(self, environment: str, release: str, reason: str = "why", **spec: Any) -> dict[str, bytes | None]:
         return {
             f"promotions/{environment}.yaml": document(
