@@ -135,16 +135,22 @@ def merge(
     name: NameOption = None,
     trust_root: RootOption = None,
 ) -> None:
-    """Merge a branch into main as a reviewer: a signed merge, for origins without a host."""
-    from controller.uses.view import trust_at, view
+    """Merge a branch into main as a reviewer: a signed merge, for origins without a host.
+
+    Where Trust says `mergeApproval: trailer`, its message says that it approves here.
+    """
+    from controller.core.attribution import approving_message
+    from controller.uses.view import project_of, trust_at, view
     from controller.wiring.people import merge_branch
 
     options = context_of(context)
     with writing(options, trust_root) as repo:
         found = view(repo)
-        who = person(trust_at(repo, found.accepted), key, name)
+        trust = trust_at(repo, found.accepted)
+        who = person(trust, key, name)
         _something_to_merge(repo, found, branch)
-        commit = merge_branch(repo, branch, who, into=repo.main, message=message or f"Merge branch '{branch}'")
+        text = approving_message(trust, message or f"Merge branch '{branch}'", project_of(found), repo.main)
+        commit = merge_branch(repo, branch, who, into=repo.main, message=text)
         landing = judge(repo, found, commit)
     value = _landed(commit, branch, landing)
     options.answer(value, lambda: f"merged {branch} into main as {commit[:8]}\n{_meaning(landing)}")

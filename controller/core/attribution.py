@@ -27,6 +27,17 @@ def trailers(message: str) -> dict[str, list[str]]:
     return found
 
 
+def approving_message(trust: TrustState, message: str, project: str, ref: str) -> str:
+    """A merge's message with the trailer by which it approves in this project and on this ref, where Trust asks
+    for it; trailers that are there already are kept in one paragraph with it."""
+    if trust.document.spec.merge_approval == "signature":
+        return message
+    body = message.rstrip()
+    lines = re.split(r"\n[ \t]*\n", body)[-1].splitlines() if trailers(body) else []
+    gap = "\n" if lines and all(_TRAILER.match(line) for line in lines) else "\n\n"
+    return f"{body}{gap}Lockgate-Approve: {project} {ref}\n"
+
+
 def approves_here(trust: TrustState, commit: Commit, project: str, ref: str) -> bool:
     """Whether a merge is meant as an approval in this project and on this ref, as far as Trust asks for that."""
     if trust.document.spec.merge_approval == "signature":

@@ -22,6 +22,8 @@ from controller.uses.acknowledged import waiting
 from controller.uses.shapes import BlockerShape, WhyShape
 from controller.uses.view import Unanswered, View
 
+_OWN = frozenset({"order-unapproved", "log-inconsistent", "split-view"})
+"""What agents say themselves of the orders that they are shown."""
 HEALTHY = ("running", "starting")
 
 
@@ -246,6 +248,9 @@ def _open_run(found: View, run: Run, now: datetime) -> Iterator[Blocker]:
             yield from _orders(found, run, "verification: the check of")
         case "paused":
             yield _paused(run)
+            counted = approvals_of(found, run, now) if run.inputs is not None else None
+            if counted is not None and not counted.satisfied:
+                yield from _approval(found, run, now)
         case "rolling_back":
             yield from _orders(found, run, "rolling back: the report of")
 
@@ -348,9 +353,12 @@ def _orders(found: View, run: Run, what: str) -> Iterator[Blocker]:
         quiet = [f"{n} at {seen[n][11:19]} UTC" for n in names if n in seen]
         text += f"; last heard of {', '.join(quiet[:8])}" if quiet else ""
     refused = found.health.refused if found.health is not None else {}
-    turned = [f"{name} ({refused[name]})" for name in names if name in refused]
+    turned = [f"{name} ({refused[name]})" for name in names if name in refused and refused[name] not in _OWN]
     if turned:
         text += f"; calls in the name of {', '.join(turned)} are refused"
+    refusing = [f"{name} ({refused[name]})" for name in names if refused.get(name) in _OWN]
+    if refusing:
+        text += f"; {', '.join(refusing)} refuses it: see its journal"
     cure = (
         f"see that the agents run; without a report by {_hhmm(run.ordered.deadline)} the target counts as failed"
     )

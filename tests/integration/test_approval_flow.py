@@ -1,0 +1,156 @@
+"""Approvals of more than one person and role, as people give them: the command line, a controller, agents."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+
+from controller.adapters.hub.http import HttpHub
+from controller.cli.app import run
+from controller.wiring.controller import Controller
+from controller.wiring.people import merge_branch
+from tests.support.flow import SOURCE, Flow, environment, until
+from tests.support.light_agent import LightAgent
+from tests.support.site import Site, change_trust
+
+TRUST = (SOURCE / "trust" / "trust.yaml.j2").read_text()
+MATRIX = {"count": 2, "roles": {"reviewers": 1, "operators": 1}, "expiresAfter": "48h"}
+FILES = {
+    "environments/prod.yaml": environment("prod", approvals=MATRIX),
+    "trust/trust.yaml.j2": TRUST.replace("replay]\n        reviewers", "replay, approve]\n        reviewers"),
+}
+
+
+class Shop:
+    """prod with one agent, whose memory of what it saw approved can be lost."""
+
+    def __init__(self, folder: Path) -> None:
+        self.flow = Flow(folder, {"web-1": "prod"}, files=FILES)
+        self.stage = self.flow.stage
+        self.controller: Controller = Site(folder).controller(listen="127.0.0.1:0")
+        self.thread = threading.Thread(target=self.controller.run, daemon=True)
+        self.thread.start()
+        self.agents = 0
+        self.agent = self.fresh()
+
+    def fresh(self) -> LightAgent:
+        """An agent of the same name and key that remembers nothing."""
+        if self.agents:
+            self.agent.stop()
+        self.agents += 1
+        hub: HttpHub = self.controller.hub
+        until("the hub listens", lambda: hub._socket is not None)
+        agent = LightAgent(
+            self.stage.folder / f"web-1-{self.agents}",
+            name="web-1",
+            environment="prod",
+            key=self.stage.keys / "web-1",
+            trust_root=self.stage.trust_root,
+            url=hub.address,
+        )
+        agent.start()
+        self.agent = agent
+        return agent
+
+    def say(self, *words: str, by: str = "", fails: bool = False) -> str:
+        """What the command line prints."""
+        key = ["--key", str(self.stage.keys / by)] if by else []
+        said = io.StringIO()
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            code = run(["--repo", self.flow.address, *words, *key])
+        assert (code != 0) is fails, said.getvalue()
+        return said.getvalue()
+
+    def lock(self, version: str) -> str:
+        self.flow.image(version)
+        name = self.flow.release(version)
+        self.flow.locked(name)
+        return name
+
+    def promote(self, release: str, by: str = "alice") -> str:
+        self.say("promote", "prod", release, "--reason", "because", by=by)
+        return f"promote/prod-{release}"
+
+    def phase(self, wanted: str) -> dict[str, Any]:
+        def there() -> dict[str, Any] | None:
+            (row,) = json.loads(self.say("-o", "json", "status", "prod"))
+            return row if row["phase"] == wanted else None
+
+        return dict(until(f"prod is {wanted}", there))
+
+    def close(self) -> None:
+        self.agent.stop()
+        self.controller.stop()
+        self.thread.join(20)
+        self.flow.people.close()
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
+    folder = tmp_path_factory.mktemp("approvals")
+    before = structlog.get_config()
+    with (folder / "controller.log").open("w") as log:
+        # The controller runs beside the commands here: its lines are none of their answers.
+        structlog.configure(logger_factory=structlog.PrintLoggerFactory(log), cache_logger_on_first_use=False)
+        made = Shop(folder)
+        yield made
+        made.close()
+        structlog.configure(**before)
+
+
+def test_two_of_two_roles(shop: Shop) -> None:
+    release = shop.lock("1.0.0")
+    shop.say("merge", shop.promote(release), by="bob")
+    row = shop.phase("awaiting_approval")
+    (waiting,) = row["waitingFor"]
+    assert "1 more approval of operators needed" in waiting
+    assert "olga may approve" in waiting
+    assert "carol" not in waiting and "bob" not in waiting
+    assert "olga may approve" in shop.say("why", "prod")
+    # Neither who asked for it, nor who approved it, nor another reviewer fills the operators' place.
+    for name, code in (("alice", "action-out-of-scope"), ("bob", "already-approved")):
+        assert code in shop.say("approve", "prod", "--reason", "me", "--wait", "20s", by=name, fails=True)
+    shop.say("approve", "prod", "--reason", "me too", "--wait", "20s", by="carol")
+    assert "operators" in shop.phase("awaiting_approval")["waitingFor"][0]
+    shop.say("approve", "prod", "--reason", "tested", "--wait", "20s", by="olga")
+    shop.flow.ends("prod", release, "completed")
+    shop.flow.verify()
+
+
+def test_agents_that_remember_nothing_go_back_by_what_they_are_shown(shop: Shop) -> None:
+    release = shop.lock("1.1.0")
+    shop.say("merge", shop.promote(release), by="bob")
+    shop.phase("awaiting_approval")
+    shop.say("approve", "prod", "--reason", "tested", "--wait", "20s", by="olga")
+    shop.flow.ends("prod", release, "completed")
+    shop.fresh()
+    shop.say("rollback", "prod", "--reason", "too slow", "--wait", "20s", by="olga")
+    shop.flow.ends("prod", "shop-1.0.0", "completed")
+    assert not [line for line in shop.agent.said if line.startswith("order-")]
+    shop.flow.verify()
+
+
+def test_a_merge_says_where_it_approves(shop: Shop) -> None:
+    """`mergeApproval: trailer`: a signed merge of the same commits for another project or ref approves nothing."""
+    change_trust(shop.stage, lambda text: text.replace("mergeApproval: signature", "mergeApproval: trailer"))
+    people = shop.flow.people
+    release = shop.lock("1.2.0")
+    branch = shop.promote(release)
+    for message in ("Merge", "Merge\n\nLockgate-Approve: other refs/heads/main\n"):
+        merge_branch(people, branch, shop.stage.person("bob"), into="main", message=message)
+        until("main stands still", lambda: "approval-missing" in shop.say("status"))
+        shop.say("restore-main", by="carol")
+        until("main goes on", lambda: "approval-missing" not in shop.say("status"))
+        branch = shop.promote(release)
+    assert "counts as the approval of bob" in shop.say("merge", branch, by="bob")
+    shop.phase("awaiting_approval")
+    shop.say("approve", "prod", "--reason", "tested", "--wait", "20s", by="olga")
+    shop.flow.ends("prod", release, "completed")
