@@ -13,6 +13,9 @@ import pytest
 
 from tests.support.components import seen, used
 
+# A verification in a test is one of everything, and leaves nothing in the home of whoever runs the tests.
+os.environ.setdefault("LOCKGATE_NO_CACHE", "1")
+
 ALLOWED_SKIPS: dict[str, str] = {}
 """Beginning of a test's id -> why it may be skipped. Any other skipped or expected failure fails."""
 

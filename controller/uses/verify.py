@@ -8,7 +8,8 @@ finding, never an exception.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from contextlib import suppress
+from dataclasses import dataclass, replace
 
 from controller.core.accept import genesis_state
 from controller.core.trust import TrustState, VerifySsh
@@ -53,6 +54,36 @@ NEEDS_ALL_EVIDENCE = frozenset(
 damage was said."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """One look at a repository: what it is held against, and how."""
+
+    repo: Repo
+    root: TrustRoot
+    tips: Tips
+    verify_ssh: VerifySsh
+    ask: Ask | None
+    progress: Callable[[int, int], None] | None
+
+    def ground(self, trusts: dict[int, tuple[TrustState, ...]], main: dict[str, int], intact: bool) -> Ground:
+        root = self.root
+        origin = origin_of(root.project, root.genesis)
+        return Ground(root.project, root.genesis, origin, trusts, main, self.ask, intact)
+
+    def history(self, ground: Ground, facts: Facts, edge: Edge, past: Past | None = None) -> History:
+        """With what main came to, where it can be judged, and how far the log is time-stamped."""
+        history = History(self.repo, self.root, self.tips, self.verify_ssh, ground, facts, edge, past)
+        try:
+            judged = judge(history)
+        except LockgateError:
+            judged = None  # the audit of main says why
+        return replace(history, judged=judged, time=time_mark(history))
+
+
+Told = tuple[VerifyReport, Past | None]
+"""An answer, and what it leaves for the next look."""
+
+
 def verify(
     repo: Repo,
     root: TrustRoot,
@@ -76,16 +107,20 @@ def verify(
     Invalid("run-not-found"), Invalid("commit-not-found") for a `since` off the branch, and Unavailable when the
     origin does not answer.
     """
-    tips = repo.observe()
+    look = _Look(repo, root, repo.observe(), verify_ssh, ask, progress)
+    told: Told | None = None
     if past is not None and run is None and since is None:
-        try:
-            answer = _go_on(repo, root, tips, past, verify_ssh, ask, progress, notice)
-        except (Refused, Invalid):
-            answer = None
-        if answer is not None:
-            if keep is not None and answer[1] is not None:
-                keep(answer[1])
-            return answer[0]
+        with suppress(Refused, Invalid):
+            told = _go_on(look, past, notice)
+    report, left = told or _anew(look, run, since)
+    if keep is not None and left is not None and run is None and since is None:
+        keep(left)
+    return report
+
+
+def _anew(look: _Look, run: str | None, since: str | None) -> Told:
+    """The answer from genesis. Raises as `verify`."""
+    repo, root, tips = look.repo, look.root, look.tips
     findings: list[Finding] = []
     try:
         genesis_state(repo, root)
@@ -94,11 +129,10 @@ def verify(
             raise Refused("genesis-mismatch", "main does not descend from the pinned genesis commit")
     except (Refused, Invalid) as error:
         finding = Finding(error.code, root.genesis, _path(error), rule_of(error.code), error.what)
-        return VerifyReport(False, 0, 0, 0, (), (finding,))
+        return VerifyReport(False, 0, 0, 0, (), (finding,)), None
     trust: list[str] = []
-    ground = _ground(
-        repo, root, signed_versions(repo, root, positions, verify_ssh, trust), positions, ask, repo.intact()
-    )
+    trusts = signed_versions(repo, root, positions, look.verify_ssh, trust)
+    ground = look.ground(trusts, positions, repo.intact())
     facts, edge = Facts(), Edge()
     commits: list[str] = []
     broken: Finding | None = None
@@ -113,9 +147,9 @@ def verify(
         else:
             findings.append(broken)
             last, begin = _begin_after(repo, commits)
-        facts, found, edge = segments.walk(repo, ground, begin, last, _after(commits, last), progress)
+        facts, found, edge = segments.walk(repo, ground, begin, last, _after(commits, last), look.progress)
         findings += found
-    history = _judged(History(repo, root, tips, verify_ssh, ground, facts, edge))
+    history = look.history(ground, facts, edge)
     found, refused = _audit(history)
     if broken is not None:
         found = [finding for finding in found if finding.code not in NEEDS_ALL_EVIDENCE]
@@ -126,25 +160,13 @@ def verify(
         findings = [finding for finding in findings if f"/{run}/" in finding.path or not finding.path]
     unique = tuple(dict.fromkeys(_in_order(findings, positions, commits)))
     report = _report(history, len(commits), refused, unique)
-    if keep is not None and run is None and since is None:
-        left = past_of(history, report, trust)
-        if left is not None:
-            keep(left)
-    return report
+    return report, past_of(history, report, trust)
 
 
-def _go_on(
-    repo: Repo,
-    root: TrustRoot,
-    tips: Tips,
-    past: Past,
-    verify_ssh: VerifySsh,
-    ask: Ask | None,
-    progress: Callable[[int, int], None] | None,
-    notice: Callable[[str], None] | None,
-) -> tuple[VerifyReport, Past | None] | None:
+def _go_on(look: _Look, past: Past, notice: Callable[[str], None] | None) -> Told | None:
     """The answer and what it leaves, from what came after a verified past; None when it takes a whole walk: the
     branches do not hold that past, or what came after is not clean. Raises as reading does."""
+    repo, root, tips = look.repo, look.root, look.tips
     lines = [
         (tips.main, past.main, root.refs.main),
         (tips.evidence, past.evidence, root.refs.evidence),
@@ -163,9 +185,9 @@ def _go_on(
     main, evidence, _ = after
     positions = {oid: place for place, oid in enumerate([past.main, *main])}
     trust: list[str] = []
-    trusts = signed_versions(repo, root, [*past.trust, *main], verify_ssh, trust)
+    trusts = signed_versions(repo, root, [*past.trust, *main], look.verify_ssh, trust)
     # A few commits are sooner compared path by path than every pack is summed up.
-    ground = _ground(repo, root, trusts, positions, ask, len(evidence) > FEW and repo.intact())
+    ground = look.ground(trusts, positions, len(evidence) > FEW and repo.intact())
     facts = Facts(
         entries=past.entries,
         runs=past.runs,
@@ -175,37 +197,16 @@ def _go_on(
     )
     begin = edge_at(repo, past.evidence)
     facts.acknowledged = {one.commit: one for one in begin.state.cursors.acknowledged}
-    found, findings, edge = segments.walk(repo, ground, begin, past.evidence, evidence, progress)
-    if not found.acknowledged.keys() <= positions.keys():
-        return None  # of a commit that was judged before
+    found, findings, edge = segments.walk(repo, ground, begin, past.evidence, evidence, look.progress)
+    if found.restarts or not found.acknowledged.keys() <= positions.keys():
+        return None  # what was judged before may count differently now
     facts.join(found)
-    history = _judged(History(repo, root, tips, verify_ssh, ground, facts, edge, past))
+    history = look.history(ground, facts, edge, past)
     problems, refused = _audit(history)
     if findings or problems or history.judged is None:
         return None
     report = _report(history, past.commits + len(evidence), refused, ())
     return report, past_of(history, report, trust)
-
-
-def _ground(
-    repo: Repo,
-    root: TrustRoot,
-    trusts: dict[int, tuple[TrustState, ...]],
-    positions: dict[str, int],
-    ask: Ask | None,
-    intact: bool,
-) -> Ground:
-    origin = origin_of(root.project, root.genesis)
-    return Ground(root.project, root.genesis, origin, trusts, positions, ask, intact)
-
-
-def _judged(history: History) -> History:
-    """With what main came to, where it can be judged, and how far the log is time-stamped."""
-    try:
-        judged = judge(history)
-    except LockgateError:
-        judged = None  # the audit of main says why
-    return replace(history, judged=judged, time=time_mark(history))
 
 
 def _audit(history: History) -> Answer:
