@@ -22,11 +22,14 @@ from controller.model.lock import release_digest
 from controller.model.order import ORDER_TYPE, Approving, LogState, PreparedOrder
 from controller.reconcile.observing import MainView
 from controller.reconcile.reading import previous_target, target_of
-from controller.uses.approving import Approvals
+from controller.uses.approving import Approvals, Vouchers
 from controller.uses.own import previous_own
 
 if TYPE_CHECKING:
     from controller.reconcile.reconciler import Parts
+
+
+KEPT_VOUCHERS = 4096
 
 
 class Actor:
@@ -36,6 +39,7 @@ class Actor:
         self._parts = parts
         self._declared: str | None = None
         self._delivered: set[str] = set()
+        self._vouchers: Vouchers = {}
 
     def act(
         self,
@@ -116,7 +120,10 @@ class Actor:
         """The objects by which agents see that people stand behind a run's orders (trust rule 18)."""
         assert ledger.commit is not None
         parts, place = self._parts, ledger.state.environments.get(run.environment)
-        approvals = Approvals(parts.repo, parts.root, view.state.trust, view.state.accepted)
+        if len(self._vouchers) > KEPT_VOUCHERS:
+            self._vouchers.clear()
+        state = view.state
+        approvals = Approvals(parts.repo, parts.root, state.trust, state.accepted, self._vouchers)
         if back is not None:
             return approvals.of_rollback(back, ledger.commit)
         history = place.history if place is not None else ()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from controller.core.attribution import approves_here
 from controller.core.chain import tree_entries
@@ -22,16 +22,22 @@ from controller.model.trustroot import TrustRoot
 from controller.ports import Repo
 from controller.uses.view import run_folder_of
 
-MOST_STEPS = 10_000
+MOST_STEPS = 2_000
+Vouchers = dict[tuple[str, str, str], str]
+"""By accepted main, path and blob: the newest commit whose signer vouches for it, "" when there is none."""
 _TREE = b"40000"
 _KINDS = ("environments/", "components/", "strategies/")
 
 
 class Approvals:
-    """What orders carry, by the project's own history. `accepted` is the main that is acted on."""
+    """What orders carry, by the project's own history. `accepted` is the main that is acted on; `known` remembers
+    who vouched, from one use to the next."""
 
-    def __init__(self, repo: Repo, root: TrustRoot, trust: TrustState, accepted: str) -> None:
+    def __init__(
+        self, repo: Repo, root: TrustRoot, trust: TrustState, accepted: str, known: Vouchers | None = None
+    ) -> None:
         self._repo, self._root, self._trust, self._accepted = repo, root, trust, accepted
+        self._known = known if known is not None else {}
 
     def of_run(self, entries: Sequence[Entry], evidence: str, history: Sequence[CompletedRun]) -> Approving:
         """For the deploy and check orders of a run. One that was asked for by request goes back to what an earlier
@@ -85,32 +91,40 @@ class Approvals:
         """For every document, a commit of main by a person who may decide about it and in whose tree it stands:
         the promotion's own where it will do, since its objects go along anyway, else the newest."""
         wanted = {pin.path: pin.blob for pin in pins}
-        for oid in self._line(promotion):
-            if not wanted:
-                return
-            commit = self._repo.commit(oid)
-            if commit.signature != "good":
-                continue
-            for path in [path for path in wanted if self._may_vouch(commit, path)]:
-                file = self._repo.file(oid, path)
-                if file is not None and file.blob == wanted[path]:
-                    made.path(oid, path)
-                    made.blob(wanted.pop(path))
-                    made.vouched[path] = oid
-
-    def _line(self, promotion: str | None) -> Iterable[str]:
         if promotion is not None:
-            yield promotion
-        at = self._accepted
+            self._take(made, promotion, wanted)
+        for path in list(wanted):
+            if (known := self._known.get(self._key(path, wanted))) is not None:
+                if known:
+                    self._take(made, known, wanted)
+                else:
+                    del wanted[path]  # nobody was found: the agent will say so
+        at: str | None = self._accepted
         for _ in range(MOST_STEPS):
-            yield at
-            parents = self._repo.commit(at).parents
-            if not parents:
+            if not wanted or at is None:
                 return
-            at = parents[0]
+            parents = self._take(made, at, wanted).parents
+            at = parents[0] if parents else None
+        self._known.update((self._key(path, wanted), "") for path in wanted)
+
+    def _key(self, path: str, wanted: Mapping[str, str]) -> tuple[str, str, str]:
+        return self._accepted, path, wanted[path]
+
+    def _take(self, made: Bundle, oid: str, wanted: dict[str, str]) -> Commit:
+        """Take the wanted documents for which this commit vouches."""
+        commit = self._repo.commit(oid)
+        for path in [path for path in wanted if self._may_vouch(commit, path)]:
+            file = self._repo.file(oid, path)
+            if file is not None and file.blob == wanted[path]:
+                self._known[self._key(path, wanted)] = made.vouched[path] = oid
+                made.path(oid, path)
+                made.blob(wanted.pop(path))
+        return commit
 
     def _may_vouch(self, commit: Commit, path: str) -> bool:
         trust, root = self._trust, self._root
+        if commit.signature != "good":
+            return False
         here = not trust.approvals_for(path) or approves_here(trust, commit, root.project, root.refs.main)
         return here and may_vouch(commit, trust, path)
 

@@ -43,7 +43,7 @@ def test_an_order_does_not_follow_gates_that_failed(home: Home) -> None:
     detail, files = home.story.decided("shop-1", drafts[1].detail.targets, freeze=freeze)
     assert detail.aggregate == "WAIT"
     home.batch([*drafts[:2], drafts[2].model_copy(update={"detail": detail, "files": files}), *drafts[3:]])
-    assert codes(home) == {"order-without-gates", "transition-illegal"}
+    assert codes(home) == {"order-without-gates", "transition-illegal", "inputs-mismatch"}
 
 
 def test_an_order_needs_the_gates_of_its_own_stage(home: Home) -> None:
@@ -117,3 +117,16 @@ def test_a_seal_names_the_targets_as_a_rollback_left_them(home: Home, honest: bo
     sealed = home.story.draft("sealed", seal, run, env, what)
     home.batch([*drafts[:-1], drafts[-1].model_copy(update=change), sealed])
     assert codes(home) == (set() if honest else {"seal-mismatch"})
+
+
+@pytest.mark.parametrize(("asked", "found"), [(2, {"order-without-approval"}), (0, set())])
+def test_an_order_needs_what_main_asks_for_by_then_if_that_is_more(
+    home: Home, asked: int, found: set[str]
+) -> None:
+    drafts = approved(home, "rita")
+    home.batch(drafts[:5])
+    data = DEV.replace(b"count: 1", f"count: {asked}".encode())
+    tip = home.documents({"environments/dev.yaml": data})
+    observed = drafts[5].observed.model_copy(update={"main": tip})
+    home.batch([one.model_copy(update={"observed": observed}) for one in drafts[5:]])
+    assert codes(home) == found

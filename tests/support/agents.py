@@ -29,6 +29,7 @@ from controller.model.order import (
     ORDER_TYPE,
     AgentKey,
     AgentStatement,
+    Approving,
     Order,
     OrderComponent,
     PreparedOrder,
@@ -186,6 +187,7 @@ class World:
     declared: dict[str, AgentKey] = field(default_factory=dict)
     running: list[AgentProcess] = field(default_factory=list)
     entry: int = 0
+    rules: dict[str, Approving] = field(default_factory=dict)
 
     def key(self, name: str) -> FileSigner:
         if name not in self.keys:
@@ -258,8 +260,9 @@ class World:
 
     def prepare(self, order: Order, *, signer: Signer | None = None, agent: str = "") -> PreparedOrder:
         data = dsse.sign(canonical(order.plain()), ORDER_TYPE, signer or self.controller)
-        rules = vouched_rules(FileSigner(self.path / "owner.key"), order.environment)
-        return PreparedOrder(agent or order.target, order.id, data, approving=rules)
+        if order.environment not in self.rules:
+            self.rules[order.environment] = vouched_rules(FileSigner(self.path / "owner.key"), order.environment)
+        return PreparedOrder(agent or order.target, order.id, data, approving=self.rules[order.environment])
 
     def report(self, order: Order, seconds: float = 20.0) -> Report:
         """The report on an order, once it arrives."""
