@@ -46,9 +46,11 @@ from controller.model.lock import ReleaseLock
 from controller.model.order import PLAN, AgentKey
 from controller.ports import Repo
 from controller.uses.artifact_checks import Artifacts
+from controller.uses.input_checks import Truth, stale
 from controller.uses.intent_checks import Asked
 from controller.uses.link_checks import RunFiles, links_hold
 from controller.uses.order_checks import Orders
+from controller.uses.passes import Passes
 from controller.uses.pin_checks import Pinned
 from controller.uses.replay_checks import Ask, Replay
 from controller.uses.replay_record_checks import replay_on_record
@@ -91,6 +93,9 @@ class Seen:
         self.trusts: Mapping[int, tuple[TrustState, ...]] = trusts or {}
         self.asked = Asked(repo)
         self.pinned_files = Pinned(repo, project)
+        self.passes = Passes()
+        self.truth = Truth(repo)
+        self.accepted: str | None = None
         self.orders = Orders(repo, trusts or {})
         self.replay = Replay(repo, ask)
         self.replays = partial(replay_on_record, repo, ask)
@@ -346,6 +351,20 @@ def artifacts_stand(seen: Seen, subject: Subject) -> Iterator[Problem]:
         yield from seen.artifacts.check(subject.commit, entry, subject.blobs, run)
 
 
+def inputs_are_true(seen: Seen, subject: Subject) -> Iterator[Problem]:
+    """What a run's inputs and gates were made from is what was so then."""
+    entry, folder = subject.entry, f"{subject.place.folder}/"
+    yield from stale(entry, seen.accepted)
+    if isinstance(entry.detail, Opened):
+        yield from seen.truth.opened(entry, entry.detail)
+    elif isinstance(entry.detail, (Inputs, Gates)):
+        run, begun = seen.replay.before(subject.commit, entry), seen.passes.begun
+        trusts = seen.trusts.get(entry.predicate.observed.trust_version, ())
+        if run is not None and begun is not None and trusts:
+            files = {path.removeprefix(folder): data for path, data in subject.blobs.items()}
+            yield from seen.truth.check(entry, run, begun, trusts[0], files)
+
+
 def decisions_replay(seen: Seen, subject: Subject) -> Iterator[Problem]:
     """Gates and stages come out again as recorded, from what was committed."""
     entry, folder = subject.entry, f"{subject.place.folder}/"
@@ -408,6 +427,7 @@ ENTRY_CHECKS: tuple[Check, ...] = (
     times_agree,
     links_hold,
     artifacts_stand,
+    inputs_are_true,
     decisions_replay,
     replays_hold,
 )

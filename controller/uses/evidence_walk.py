@@ -133,6 +133,8 @@ class Walk:
                 after = fold.apply(self._state, subject.entry)
                 self._compare(oid, fold.derived_files(self._state, after), derived, blobs)
                 self._enter(commit, subject, after)
+        if log.CHECKPOINT in tiles:
+            self._seen.passes.end()
         self._log.compare(commit, tiles, blobs)
         self._good = oid
 
@@ -150,6 +152,7 @@ class Walk:
             if self._stands(commit, subject):
                 self._enter(commit, subject, proof.after)
         if proof.log is not None:
+            self._seen.passes.end()
             self._log.proven(commit, proof.log, proof.checkpoint)
         self._good = commit.id
 
@@ -279,7 +282,8 @@ class Walk:
                 self._find(UNBACKED, commit.id, entry.path, wrong)
             else:
                 self.facts.acknowledged[entry.detail.commit] = entry.detail
-        self._seen.asked.pending = state.cursors.pending
+        self._seen.asked.pending, self._seen.accepted = state.cursors.pending, state.cursors.main
+        self._seen.passes.enter(self._good, state, predicate.at)
         for check in ENTRY_CHECKS:
             for code, path, message in check(self._seen, subject):
                 self._find(code, commit.id, path, message)
@@ -403,6 +407,7 @@ class Walk:
             self._adrift = True
             return
         self._adrift = False
+        self._seen.passes.lose(self._state.cursors.at)
         runs = [opened for many in self._state.open.values() for opened in many]
         self._chains = {opened.run: self._resumed(oid, opened) for opened in runs}
         for run in self._holes:

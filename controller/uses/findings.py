@@ -65,6 +65,7 @@ RULES = {
     "approval-unbacked": "approvals 10",
     "pin-mismatch": "approvals 11",
     "inputs-mismatch": "approvals 11",
+    "stage-regate-denied": "approvals 11",
     "control-unbacked": "requests 13",
     "request-mismatch": "requests 13",
     "order-without-approval": "approvals 10",

@@ -19,7 +19,7 @@ from controller.core.world import CompletedAt, Facts, RunDocuments, World
 from controller.errors import LockgateError
 from controller.ledger import fold
 from controller.ledger.canonical import canonical, digest, parse_canonical
-from controller.model.entry import Entry, Gates, Inputs
+from controller.model.entry import Entry, Gates, Inputs, Opened
 from controller.ports import Repo
 from controller.settings import tzdata_version
 from controller.uses.artifact_checks import templates
@@ -28,6 +28,7 @@ from controller.uses.passes import Begun
 
 Problem = tuple[str, str, str]
 CODE = "inputs-mismatch"
+LEFT_OUT = "pin-mismatch"
 DENIED = "stage-regate-denied"
 STALE = "observed-unknown"
 UNCHECKED = "decision-unchecked"
@@ -61,6 +62,18 @@ class Truth:
         except (LockgateError, TypeError, AttributeError, AssertionError) as error:
             why = error.what if isinstance(error, LockgateError) else f"{type(error).__name__} {error}"
             yield CODE, entry.path, f"what it was made from cannot be made again: {why}"
+
+    def opened(self, entry: Entry, detail: Opened) -> Iterator[Problem]:
+        """Which agents of the environment, as main has them, a run leaves out."""
+        try:
+            intent = self._main.intent(entry.predicate.observed.main or "")
+            ours = {agent.path for agent in intent.agents_of(entry.predicate.environment or "")}
+        except LockgateError as error:
+            yield LEFT_OUT, entry.path, f"main's agents cannot be read: {error.what}"
+            return
+        missing = sorted(ours - {pin.path for pin in detail.pins})
+        if missing:
+            yield LEFT_OUT, entry.path, f"the run leaves out {', '.join(missing)} of main"
 
     def _world(self, entry: Entry, run: Run, begun: Begun, trust: TrustState) -> World:
         """The smallest world that inputs are made from."""

@@ -505,7 +505,7 @@ TAMPERINGS: dict[str, tuple[Tamper, set[str]]] = {
         {"seal-mismatch", "link-mismatch", "trailers-mismatch", "log-mismatch", "transition-illegal"},
     ),
     "verdicts under another decision": (other_gates, {"gates-mismatch"}),
-    "gate that should have waited": (other_verdict, {"decision-mismatch"}),
+    "gate that should have waited": (other_verdict, {"decision-mismatch", "inputs-mismatch"}),
     "gate omitted": (omitted_gate, {"decision-mismatch"}),
     "stage passed that failed": (lying_stage, {"verdict-mismatch"}),
     "completed without a verification": (completed_unverified, {"transition-illegal"}),
