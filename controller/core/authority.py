@@ -85,7 +85,7 @@ class Authority:
     approvals: tuple[str, ...] = ()
 
 
-class _Unbacked:
+class Unbacked:
     """Evidence is the controller's word: a commit by its key approves nothing here."""
 
     def lock(self, path: str, sha256: str) -> bool:
@@ -206,7 +206,7 @@ class _Judged:
         commit = self._objects.commit(oid)
         if not commit.parents:
             raise self._refuse("a commit that changes the slot", "a first commit", oid)
-        step = judge_step(Ground(self._objects, _Unbacked(), terms, own.trust, None, oid), commit)
+        step = judge_step(Ground(self._objects, Unbacked(), terms, own.trust, None, oid), commit)
         if step.refused is not None:
             raise self._refuse(step.expected, f"{step.refused}: {step.message}; {step.got}", oid)
         change = next((change for change in step.changes if change.path == self._slot), None)

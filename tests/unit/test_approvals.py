@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from controller.core.approvals import ANY, Given, Tally, approval_subject, tally
+from controller.core.approvals import ANY, Given, Tally, approval_subject, stricter, tally
+from controller.core.attribution import approving_message, trailers
 from controller.core.keys import key_id
 from controller.core.trust import TrustState
 from controller.model.environment import Approvals
@@ -149,3 +150,37 @@ def test_a_key_taken_out_of_trust_voids_its_approval() -> None:
     required = Approvals(roles={"reviewers": 1})
     result = tally(required, [by("rita")], subject=SUBJECT, authors=set(), trust=trust, now=NOW)
     assert [other.code for other in result.not_counted] == ["approver-not-principal"]
+
+
+def test_of_two_demands_the_stricter_of_each() -> None:
+    pinned = Approvals(
+        count=2, roles={"reviewers": 2}, separation_of_duties=False, expires_after=timedelta(hours=1)
+    )
+    live = Approvals(count=3, roles={"owners": 1}, expires_after=timedelta(hours=2))
+    assert stricter(pinned, None) == pinned == stricter(pinned, Approvals(separation_of_duties=False))
+    assert stricter(pinned, live) == Approvals(
+        count=3, roles={"owners": 1, "reviewers": 2}, separation_of_duties=True, expires_after=timedelta(hours=1)
+    )
+    assert stricter(Approvals(), live) == live
+
+
+def test_who_may_give_what_is_missing_by_role() -> None:
+    result = count(Approvals(count=2, roles={"reviewers": 1, "owners": 1}), by("rita"))
+    assert result.missing == {"owners": 1}
+    assert "ruth" not in result.able["owners"] and set(result.able["owners"]) <= set(result.eligible)
+
+
+@pytest.mark.parametrize(
+    ("said", "written"),
+    [
+        ("Merge", "Merge\n\nLockgate-Approve: shop refs/heads/main\n"),
+        ("Merge\n\nWhy.\n", "Merge\n\nWhy.\n\nLockgate-Approve: shop refs/heads/main\n"),
+        ("Merge\n\nTicket: 7\n", "Merge\n\nTicket: 7\nLockgate-Approve: shop refs/heads/main\n"),
+    ],
+)
+def test_a_merge_says_where_it_approves(said: str, written: str) -> None:
+    trust = TrustState.parse(trust_bytes(mergeApproval="trailer"))
+    message = approving_message(trust, said, "shop", "refs/heads/main")
+    assert message == written
+    assert trailers(message)["lockgate-approve"] == ["shop refs/heads/main"]
+    assert approving_message(TRUST, said, "shop", "refs/heads/main") == said
