@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
 
+from controller.adapters.git import sshsig
 from controller.adapters.signers import signing_now
 from controller.agent.admission import Admission
 from controller.agent.keyring import Keyring
@@ -21,7 +22,17 @@ from controller.agent.outbox import Outbox
 from controller.errors import Invalid, LockgateError, Refused, Unavailable
 from controller.ledger import dsse
 from controller.ledger.canonical import canonical, parse
-from controller.model.order import DELIVERY_TYPE, ORDER_TYPE, POLL_TYPE, Delivery, Order, Poll, order_id
+from controller.model.order import (
+    DELIVERY_TYPE,
+    ORDER_TYPE,
+    POLL_TYPE,
+    Delivery,
+    LogProof,
+    Order,
+    Poll,
+    order_id,
+)
+from controller.model.restart import RestartProof
 from controller.ports import Signer
 
 ANSWER_LIMIT = 32 << 20
@@ -172,10 +183,21 @@ class Client:
         if delivery.trust_version > self._keyring.version:
             self.fetch_trust()
         if delivery.log is not None:
-            self._logbook.follow(delivery.log, known, self.consistency)
+            self._follow(delivery.log, known, delivery.restarts)
         if not delivery.orders:
             self._admission.idle()
         return delivery
+
+    def _follow(self, log: LogProof, known: int, restarts: int) -> None:
+        """Go on to the delivery's checkpoint; where it is none of this log, by the owners' restart alone."""
+        try:
+            self._logbook.follow(log, known, self.consistency)
+        except Refused:
+            if restarts <= self._logbook.restarts:
+                raise
+            self._logbook.restart(self.restart(), self._keyring.trust_at, sshsig.verify)
+            self._logbook.follow(log, self._logbook.size, self.consistency)
+        self._logbook.went_through(restarts)
 
     def order(self, envelope: dict[str, Any], delivery: Delivery) -> Order:
         """A verified order of this agent, out of a delivery. Raises Refused: order-untrusted-signer, -foreign,
@@ -208,6 +230,16 @@ class Client:
             expected=f"a proof from {start} to {size} entries",
             got=f"status {status}",
         )
+
+    def restart(self) -> RestartProof:
+        """The newest restart of the log, unchecked. Raises Refused("log-inconsistent"), Unavailable."""
+        status, data = self._channel.request("GET", "/agent/v1/restart", None, CONNECT_SECONDS)
+        if status != 200:
+            raise _turned_away(status, data)
+        try:
+            return RestartProof.model_validate_json(data)
+        except ValueError as error:
+            raise Refused("log-inconsistent", "the restart that the controller shows does not read") from error
 
     def declared(self) -> bytes:
         """Main's objects that declare the agents, unchecked. Raises Refused, Unavailable."""

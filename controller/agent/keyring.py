@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
 from controller.adapters.git.objects import parse_commit
@@ -20,8 +20,12 @@ Walk = Callable[[bytes], TrustState]
 class Keyring:
     """Controller keys by key id; it only ever moves to newer trust versions. Thread-safe."""
 
-    def __init__(self, walk: Walk, now: Callable[[], datetime]) -> None:
+    def __init__(
+        self, walk: Walk, now: Callable[[], datetime], every: Callable[[bytes], Sequence[TrustState]] | None = None
+    ) -> None:
         self._walk = walk
+        self._every = every or (lambda chain: [walk(chain)])
+        self._chain = b""
         self._now = now
         self._lock = threading.Lock()
         self._trust: TrustState | None = None
@@ -59,7 +63,14 @@ class Keyring:
                     got=trust.sha256,
                     cure="find out who answers at the controller's address",
                 )
-            self._trust = trust
+            self._trust, self._chain = trust, chain
+
+    def trust_at(self, version: int) -> TrustState:
+        """A version of the chain that was walked. Raises Refused("order-untrusted-signer") for another one."""
+        for state in self._every(self._chain) if self._chain else ():
+            if state.version == version:
+                return state
+        raise untrusted(f"no trust version {version} in the chain")
 
     def keys(self) -> Mapping[str, str]:
         """Key id → OpenSSH key of everyone who may sign as the controller now."""

@@ -17,10 +17,14 @@ from datetime import datetime
 from pathlib import Path
 
 from controller.agent.files import write_atomic
+from controller.agent.restarts import RESTART, Base
+from controller.core.restart import check_quorum
+from controller.core.trust import TrustState, VerifySsh
 from controller.errors import Invalid, LockgateError, Refused
 from controller.ledger.cosign import can_cosign, cosign, cosigners
 from controller.ledger.log import Checkpoint, open_checkpoint, origin_of, read_checkpoint, verify_consistency
 from controller.model.order import Cosignature, LogProof, LogState
+from controller.model.restart import RestartProof
 from controller.model.trustroot import TrustRoot
 from controller.ports import Signer
 
@@ -50,6 +54,7 @@ class Logbook:
     ) -> None:
         self._path = directory / FILE
         self._conflict = directory / CONFLICT
+        self._base = Base(directory / RESTART)
         self._origin = origin_of(root.project, root.genesis)
         self._agent = agent
         self._signer = signer
@@ -58,6 +63,8 @@ class Logbook:
         self._lock = threading.RLock()
         self._note = b""
         self._size, self._root = self._begin(root)
+        self._project = (root.project, root.genesis)
+        self._pinned = root.checkpoint.size if root.checkpoint is not None else 0
         self._roots: OrderedDict[int, bytes] = OrderedDict({self._size: self._root})
         self._signed: Cosignature | None = None
         self.complaint: str | None = None
@@ -98,6 +105,46 @@ class Logbook:
                 write_atomic(self._path, note)
                 self._note, self._size, self._root = note, shown.size, shown.root
             self._remember(shown.size, shown.root)
+
+    @property
+    def restarts(self) -> int:
+        """The newest restart of the log that this agent knows of."""
+        return self._base.number
+
+    def restart(self, proof: RestartProof, trust_at: Callable[[int], TrustState], verify_ssh: VerifySsh) -> None:
+        """Go back to where owners say that the log goes on, since the rest of it is lost.
+
+        Each restart counts once, and never leads back before what the trust root pins. Raises
+        Refused("log-inconsistent" | "restart-unsigned" | "order-untrusted-signer").
+        """
+        restart = proof.restart
+        with self._lock:
+            root = base64.b64decode(restart.root)
+            why = ""
+            if (restart.project, restart.genesis) != self._project:
+                why = "the restart is of another project"
+            elif restart.number <= self._base.number:
+                why = f"restart {self._base.number} is known already"
+            elif restart.size < self._pinned:
+                why = f"the restart goes back to {restart.size} entries, the trust root pins {self._pinned}"
+            elif self._size >= restart.size > 0 and self._roots.get(restart.size, root) != root:
+                why = "the restart goes on from another log than this agent saw"
+            if why:
+                raise Refused("log-inconsistent", why, where=f"restart {restart.number}")
+            check_quorum(restart, proof.signatures, trust_at(restart.trust_version), verify_ssh)
+            self._base.keep(restart.number, restart.size, root, self._note)
+            if self._conflict.exists():
+                self._conflict.replace(self._conflict.with_name(f"log-conflict-{restart.number}.json"))
+            self._path.unlink(missing_ok=True)
+            self._note, self._size, self._root = b"", restart.size, root
+            self._roots = OrderedDict({restart.size: root})
+            self._signed = None
+
+    def went_through(self, restarts: int) -> None:
+        """The log that this agent follows went through so many restarts: none of them leads back any more."""
+        with self._lock:
+            if restarts > self._base.number:
+                self._base.keep(restarts, self._size, self._root, b"")
 
     def holds(self, state: LogState, ask: Ask) -> None:
         """That what an order says of the log is true of the log that this agent follows.
@@ -143,10 +190,13 @@ class Logbook:
         pinned = (0, b"")
         if root.checkpoint is not None:
             pinned = (root.checkpoint.size, base64.b64decode(root.checkpoint.root))
+        base = self._base.begin(pinned)
         try:
             data = self._path.read_bytes()
         except FileNotFoundError:
-            return pinned
+            return base
+        if self._base.replaces(data):
+            return base  # it was about to be taken away
         try:
             known = read_checkpoint(data)
         except Invalid as error:

@@ -65,7 +65,12 @@ def object_id(kind: str, data: bytes) -> str:
 
 
 def walk_chain(root: TrustRoot, links: Sequence[ChainLink], verify_ssh: VerifySsh) -> TrustState:
-    """The trust in force at the end of the chain.
+    """The trust in force at the end of the chain. Raises as `walk_states`."""
+    return walk_states(root, links, verify_ssh)[-1]
+
+
+def walk_states(root: TrustRoot, links: Sequence[ChainLink], verify_ssh: VerifySsh) -> list[TrustState]:
+    """Every trust version of the chain, oldest first.
 
     Raises Refused("genesis-mismatch") when the first link does not hash to the pinned genesis commit,
     Refused("trust-quorum") or Refused("trust-rollback") as `check_successor` does.
@@ -73,10 +78,10 @@ def walk_chain(root: TrustRoot, links: Sequence[ChainLink], verify_ssh: VerifySs
     if not links or len(links) > _MOST_LINKS:
         raise _mismatch(root, "a chain from genesis on", f"{len(links)} links")
     first, *rest = links
-    state = TrustState.parse(_genesis_document(root, first))
+    states = [TrustState.parse(_genesis_document(root, first))]
     for link in rest:
-        state = check_successor(state, link.document, link.signatures, verify_ssh)
-    return state
+        states.append(check_successor(states[-1], link.document, link.signatures, verify_ssh))
+    return states
 
 
 def _genesis_document(root: TrustRoot, link: ChainLink) -> bytes:

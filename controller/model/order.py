@@ -226,7 +226,8 @@ class Delivery(Wire):
     """The controller's answer, bound to the poll's nonce; `acknowledged` are digests of envelopes.
 
     `log` is the log's newest checkpoint as of this answer: no order counts without it. `witnessed` are
-    checkpoints that other agents cosigned, for orders that ask for witnesses. `approving` is by order.
+    checkpoints that other agents cosigned, for orders that ask for witnesses. `restarts` is the number of the
+    newest restart that the log went through; GET /agent/v1/restart gives it. `approving` is by order.
     """
 
     agent: str
@@ -239,6 +240,7 @@ class Delivery(Wire):
     at: AwareDatetime
     log: LogProof | None = None
     witnessed: list[str] = Field(default_factory=list)
+    restarts: Count = 0
     approving: dict[str, Approving] = Field(default_factory=dict)
 
 

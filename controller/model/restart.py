@@ -68,6 +68,13 @@ class Restart(Wire):
     at: Time
 
 
+class RestartProof(Wire):
+    """A restart and the signatures over it by principal (SSHSIG, armored), for those who check it themselves."""
+
+    restart: Restart
+    signatures: dict[str, str]
+
+
 def restart_path(number: int) -> str:
     """Where the n-th restart stands on main."""
     return f"{RESTART_FOLDER}/{number}.json"

@@ -47,7 +47,7 @@ class Restarts:
             seen = situation(repo, root, ledger, remembered)
             begun = begin(repo, root, ledger, seen, tips.main, self._verify_ssh, now)
         except LockgateError as error:
-            if error is stalled or error.code == "restart-missing" or error.exit_code != 1:
+            if error is stalled or not error.code.startswith("restart-") or error.code == "restart-missing":
                 raise stalled from None
             raise _said(error) from stalled
         check(begun.main.trust)

@@ -43,6 +43,7 @@ from controller.model.entry import (
 from controller.model.restart import (
     RESTART_FOLDER,
     Restart,
+    RestartProof,
     VouchedCommit,
     VouchedLock,
     VouchedRevert,
@@ -373,6 +374,11 @@ def _document_at(repo: Repo, main: MainState, number: int) -> Restart | None:
         return _document(repo, main.accepted, number)
     except LockgateError:
         return None
+
+
+def restart_proof(repo: Repo, commit: str, number: int) -> RestartProof:
+    """A restart that a commit of main holds, as agents are shown it. Raises Refused, Invalid."""
+    return RestartProof(restart=_document(repo, commit, number), signatures=signatures_at(repo, commit, number))
 
 
 def signatures_at(repo: Repo, commit: str, number: int) -> dict[str, str]:

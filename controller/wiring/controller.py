@@ -29,6 +29,7 @@ from controller.loop import HealthFile, Loop
 from controller.model.entry import LockMade
 from controller.model.lock import lock_bytes
 from controller.model.order import Report
+from controller.model.restart import RestartProof
 from controller.model.trustroot import TrustRoot
 from controller.ports import Clock, Registry
 from controller.reconcile.logbook import LogBook
@@ -40,6 +41,7 @@ from controller.settings import artifact_templates, docker_config
 from controller.uses.declared import declaration
 from controller.uses.replay import replay_run
 from controller.uses.resolve import check, resolve
+from controller.uses.restarting import restart_proof
 from controller.uses.trust_chain import build_chain
 
 RESOLVER = f"lockgate/{__version__}"
@@ -103,6 +105,8 @@ class Controller:
             status=self.status,
             log=self.log,
             declared=self._declared,
+            restarts=lambda: self.reconciler.ledger.state.cursors.restarts,
+            restart=self._restart,
         )
         self._listening = settings.listen is not None
         reader = Reader(self.repo, self._cache)
@@ -208,6 +212,13 @@ class Controller:
         if main is None:
             raise Unavailable("not-ready", "the controller has not read main yet", retry_after=1)
         return declaration(self.repo, main.accepted, main.trust)
+
+    def _restart(self) -> RestartProof:
+        """The restart that the evidence went through last, with its owners' signatures."""
+        main, number = self.reconciler.main, self.reconciler.ledger.state.cursors.restarts
+        if main is None or not number:
+            raise Unavailable("not-ready", "there is no restart to show", retry_after=1)
+        return restart_proof(self.repo, main.accepted, number)
 
     def _trust_version(self) -> int:
         main = self.reconciler.main

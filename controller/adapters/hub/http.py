@@ -3,6 +3,7 @@
 POST /agent/v1/poll   a DSSE envelope of a Poll → a DSSE envelope of a Delivery bound to the poll's nonce
 GET  /agent/v1/trust  the trust chain's links, for agents that meet an unknown controller key
 GET  /agent/v1/log?from=N&to=M    a consistency proof of the log; proofs need no signature
+GET  /agent/v1/restart  the owners' newest restart of evidence, for agents that saw more of the log
 GET  /agent/v1/declared  main's objects that declare the agents, for those that check witnesses
 GET  /healthz, /status
 """
@@ -71,6 +72,8 @@ class HttpHub:
         status: Callable[[], Mapping[str, Any]] = dict,
         log: LogView | None = None,
         declared: Callable[[], Any] = dict,
+        restarts: Callable[[], int] = int,
+        restart: Callable[[], Any] = dict,
     ) -> None:
         self._listen = listen
         self._signer = signer
@@ -80,6 +83,8 @@ class HttpHub:
         self._status = status
         self._log = log
         self._declared = declared
+        self._restarts = restarts
+        self._restart = restart
         self._box = Mailbox(wake, self._changed, log.witnessed if log is not None else lambda _agent, _size: [])
         self._held: dict[str, set[asyncio.Event]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -154,6 +159,7 @@ class HttpHub:
                 Route("/agent/v1/poll", self._poll, methods=["POST"]),
                 Route("/agent/v1/trust", self._trust),
                 Route("/agent/v1/log", self._tell_log),
+                Route("/agent/v1/restart", self._tell_restart),
                 Route("/agent/v1/declared", self._tell_declared),
                 Route("/healthz", _healthz),
                 Route("/status", self._tell_status),
@@ -267,6 +273,7 @@ class HttpHub:
             at=now,
             log=proof,
             witnessed=answer.witnessed,
+            restarts=self._restarts(),
             approving=answer.approving,
         )
         return dsse.sign(canonical(delivery.plain()), DELIVERY_TYPE, self._signer)
@@ -288,6 +295,9 @@ class HttpHub:
 
     async def _tell_declared(self, _request: Request) -> Response:
         return JSONResponse(_plain(await run_in_threadpool(self._declared)))
+
+    async def _tell_restart(self, _request: Request) -> Response:
+        return JSONResponse(_plain(await run_in_threadpool(self._restart)))
 
     async def _tell_status(self, _request: Request) -> Response:
         return JSONResponse(dict(await run_in_threadpool(self._status)))
