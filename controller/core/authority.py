@@ -114,6 +114,21 @@ def authority_of(order: Order, sent: Approving | None, own: Standpoint) -> Autho
     return _Judged(order, sent or Approving(), own).authority()
 
 
+def vouches(commit: Commit, trust: TrustState, path: str, slot: str, project: str, ref: str) -> bool:
+    """Whether a person's signature stands for a document at `path` that runs of `slot` read.
+
+    It is one that may decide about the document; where nobody need approve that, about the slot (trust rule 8).
+    """
+    if commit.signature != "good" or not may_vouch(commit, trust, path):
+        return False
+    approved = bool(trust.approvals_for(path))
+    if not approved and trust.approvals_for(slot):
+        approved = True
+        if not may_vouch(commit, trust, slot):
+            return False
+    return not approved or approves_here(trust, commit, project, ref)
+
+
 class _Judged:
     """One order and the objects it came with."""
 
@@ -179,8 +194,7 @@ class _Judged:
         if oid is None:
             raise self._refuse(f"a commit by a person that shows {path}", "none")
         commit, trust = self._objects.commit(oid), self._own.trust
-        here = not trust.approvals_for(path) or approves_here(trust, commit, self._own.project, self._own.ref)
-        if commit.signature != "good" or not here or not may_vouch(commit, trust, path):
+        if not vouches(commit, trust, path, self._slot, self._own.project, self._own.ref):
             raise self._refuse(f"a signature by a person who may decide about {path}", _signer(commit, trust))
         document, blob = self._document(oid, path, kind)
         return document, blob, commit.committer.at

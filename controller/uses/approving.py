@@ -9,9 +9,8 @@ import base64
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 
-from controller.core.attribution import approves_here
+from controller.core.authority import vouches
 from controller.core.chain import tree_entries
-from controller.core.declared import may_vouch
 from controller.core.run import Run, fold
 from controller.core.trust import TrustState
 from controller.ledger.append import run_entries
@@ -26,7 +25,8 @@ MOST_STEPS = 2_000
 Vouchers = dict[tuple[str, str, str], str]
 """By accepted main, path and blob: the newest commit whose signer vouches for it, "" when there is none."""
 _TREE = b"40000"
-_KINDS = ("environments/", "components/", "strategies/")
+_PLACES = "environments/"
+_KINDS = (_PLACES, "components/", "strategies/")
 
 
 class Approvals:
@@ -36,8 +36,9 @@ class Approvals:
     def __init__(
         self, repo: Repo, root: TrustRoot, trust: TrustState, accepted: str, known: Vouchers | None = None
     ) -> None:
-        self._repo, self._root, self._trust, self._accepted = repo, root, trust, accepted
+        self._repo, self._trust, self._accepted = repo, trust, accepted
         self._known = known if known is not None else {}
+        self._here = root.project, root.refs.main
 
     def of_run(self, entries: Sequence[Entry], evidence: str, history: Sequence[CompletedRun]) -> Approving:
         """For the deploy and check orders of a run. One that was asked for by request goes back to what an earlier
@@ -91,42 +92,37 @@ class Approvals:
         """For every document, a commit of main by a person who may decide about it and in whose tree it stands:
         the promotion's own where it will do, since its objects go along anyway, else the newest."""
         wanted = {pin.path: pin.blob for pin in pins}
+        names = [path.removeprefix(_PLACES) for path in wanted if path.startswith(_PLACES)]
+        slot = f"promotions/{names[0]}" if names else ""
         if promotion is not None:
-            self._take(made, promotion, wanted)
+            self._take(made, promotion, wanted, slot)
         for path in list(wanted):
             if (known := self._known.get(self._key(path, wanted))) is not None:
                 if known:
-                    self._take(made, known, wanted)
+                    self._take(made, known, wanted, slot)
                 else:
                     del wanted[path]  # nobody was found: the agent will say so
         at: str | None = self._accepted
         for _ in range(MOST_STEPS):
             if not wanted or at is None:
                 return
-            parents = self._take(made, at, wanted).parents
+            parents = self._take(made, at, wanted, slot).parents
             at = parents[0] if parents else None
         self._known.update((self._key(path, wanted), "") for path in wanted)
 
     def _key(self, path: str, wanted: Mapping[str, str]) -> tuple[str, str, str]:
         return self._accepted, path, wanted[path]
 
-    def _take(self, made: Bundle, oid: str, wanted: dict[str, str]) -> Commit:
+    def _take(self, made: Bundle, oid: str, wanted: dict[str, str], slot: str) -> Commit:
         """Take the wanted documents for which this commit vouches."""
         commit = self._repo.commit(oid)
-        for path in [path for path in wanted if self._may_vouch(commit, path)]:
+        for path in [path for path in wanted if vouches(commit, self._trust, path, slot, *self._here)]:
             file = self._repo.file(oid, path)
             if file is not None and file.blob == wanted[path]:
                 self._known[self._key(path, wanted)] = made.vouched[path] = oid
                 made.path(oid, path)
                 made.blob(wanted.pop(path))
         return commit
-
-    def _may_vouch(self, commit: Commit, path: str) -> bool:
-        trust, root = self._trust, self._root
-        if commit.signature != "good":
-            return False
-        here = not trust.approvals_for(path) or approves_here(trust, commit, root.project, root.refs.main)
-        return here and may_vouch(commit, trust, path)
 
 
 class Bundle:
