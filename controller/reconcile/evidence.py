@@ -146,7 +146,7 @@ class Evidence:
         if seen is None:
             return line(self._repo, self._trusts(tips.main, None), tips.evidence, now)
         if not _holds(self._repo, seen, tips.evidence):
-            raise _rewound(self._root, f"a descendant of {seen[:12]}", tips.evidence[:12])
+            raise _rewound(self._root, f"a descendant of {seen}", tips.evidence[:12])
         found = self._quick(seen, tips.evidence, known)
         if found is None:
             found = line_after(self._repo, self._trusts(tips.main, seen), seen, tips.evidence)
@@ -216,7 +216,7 @@ def _missing(root: TrustRoot, seen: str | None, got: str) -> Stalled:
         "evidence-missing",
         "the evidence branch is gone",
         where=root.refs.evidence,
-        expected=f"a branch that holds {seen[:12]}" if seen else "a branch: main holds locks",
+        expected=f"a branch that holds {seen}" if seen else "a branch: main holds locks",
         got=got,
         cure="push the branch back from a clone; what is lost needs the owners: `lockgate trust restart`",
     )

@@ -69,6 +69,8 @@ def told(detail: MainAcknowledged) -> str:
 
 def waiting(cursors: Cursors, commit: str, code: str, trust: TrustState, at: datetime) -> str:
     """How far a commit that main stands still at is acknowledged, in words; "" when nobody began."""
+    if any((one.commit, one.code) == (commit, code) for one in cursors.acknowledged):
+        return "its owners let it stand"
     given = counted(cursors.acknowledging, commit, code, trust, at)
     if not given:
         return ""
