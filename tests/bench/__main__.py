@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.bench import latency_bench, resolve_bench, scale_bench, verify_bench
+from tests.bench import cache_bench, latency_bench, resolve_bench, scale_bench, verify_bench
 
 RESULTS = Path("bench-results.json")
 
@@ -24,6 +24,7 @@ SUITES: dict[str, Callable[[], dict[str, Any]]] = {
     "latency": latency_bench.main,
     "scale": scale_bench.main,
     "verify": verify_bench.main,
+    "verify_cached": cache_bench.main,
     "resolve": lambda: dict(resolve_bench.measure(500)),
 }
 
@@ -38,6 +39,15 @@ ROWS: tuple[Row, ...] = (
     ("scale", "append_last_over_first", "last thousand of 100,000 / first", "≥ 0.8", lambda v: v >= 0.8),
     ("verify", "ratio_one_core", "verify against git log %G?, one core", "≥ 15 ×", lambda v: v >= 15),
     ("verify", "ratio_two_cores", "verify against git log %G?, two cores", "≥ 30 ×", lambda v: v >= 30),
+    ("verify_cached", "signature_over_bare", "CPU a signature / bare Ed25519 check", "≤ 2", lambda v: v <= 2),
+    (
+        "verify_cached",
+        "anew_resident_mb",
+        "largest process of verify, 100,000 entries, MB",
+        "≤ 300",
+        lambda v: v <= 300,
+    ),
+    ("verify_cached", "cached_s", "verify after 100 new entries, cached, s", "≤ 0.6", lambda v: v <= 0.6),
     ("scale", "cold_cached_s", "cold start, 100,000 entries, cache kept, s", "≤ 2", lambda v: v <= 2),
     ("scale", "cold_empty_s", "cold start, empty state directory, s", "≤ 8", lambda v: v <= 8),
     ("scale", "resident_mb", "resident after the cold start, MB", "≤ 200", lambda v: v <= 200),

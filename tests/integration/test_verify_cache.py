@@ -387,14 +387,18 @@ def test_the_command_keeps_what_it_verified(
     inside = home.origin / "cache.json"
     assert "would stand in the repository" in said("--cache", str(inside))[1]
     assert not inside.exists()
+    path.unlink()
+    with monkeypatch.context() as patch:
+        patch.setenv("LOCKGATE_NO_CACHE", "1")
+        said()
+    assert not path.exists()
+    with monkeypatch.context() as patch:
+        patch.setenv("LOCKGATE_CACHE", str(path))
+        said()
     kept = path.read_bytes()
     home.commit(EVIDENCE_REF, {"events/x": b"x"}, "mallory")
     assert not said(code=1)[0]["verified"]
     assert path.read_bytes() == kept
-    monkeypatch.setenv("LOCKGATE_NO_CACHE", "1")
-    path.unlink()
-    said(code=1)
-    assert not path.exists()
 
 
 def test_a_damaged_past_is_for_a_look_without_the_cache(cached: Cached) -> None:
