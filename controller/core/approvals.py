@@ -218,8 +218,11 @@ def _reason(
 ) -> tuple[str, str] | None:
     name = given.principal
     member = trust.members.get(name)
-    if member is None or given.key_id not in {key_id(key) for key in member.keys}:
+    key = next((key for key in member.keys if key_id(key) == given.key_id), None) if member is not None else None
+    if member is None or key is None:
         return "approver-not-principal", f"trust version {trust.version} does not give {name} that key"
+    if not member.key_valid(key, now):
+        return "key-expired", f"{name}'s key may not sign any more, so it approves nothing either"
     if given.subject != subject:
         return "approval-void", f"{name} approved {given.subject[:19]}, and now it is {subject[:19]}"
     end = _end(required, given)

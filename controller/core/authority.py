@@ -114,12 +114,17 @@ def authority_of(order: Order, sent: Approving | None, own: Standpoint) -> Autho
     return _Judged(order, sent or Approving(), own).authority()
 
 
-def vouches(commit: Commit, trust: TrustState, path: str, slot: str, project: str, ref: str) -> bool:
+def vouches(
+    commit: Commit, trust: TrustState, path: str, slot: str, project: str, ref: str, now: datetime
+) -> bool:
     """Whether a person's signature stands for a document at `path` that runs of `slot` read.
 
     It is one that may decide about the document; where nobody need approve that, about the slot (trust rule 8).
+    The key must be good now: a key whose time is over could say that it signed before.
     """
     if commit.signature != "good" or not may_vouch(commit, trust, path):
+        return False
+    if commit.key is None or trust.principal_of(commit.key, now) is None:
         return False
     approved = bool(trust.approvals_for(path))
     if not approved and trust.approvals_for(slot):
@@ -194,7 +199,8 @@ class _Judged:
         if oid is None:
             raise self._refuse(f"a commit by a person that shows {path}", "none")
         commit, trust = self._objects.commit(oid), self._own.trust
-        if not vouches(commit, trust, path, self._slot, self._own.project, self._own.ref):
+        own = self._own
+        if not vouches(commit, trust, path, self._slot, own.project, own.ref, own.now):
             raise self._refuse(f"a signature by a person who may decide about {path}", _signer(commit, trust))
         document, blob = self._document(oid, path, kind)
         return document, blob, commit.committer.at
@@ -277,16 +283,10 @@ class _Judged:
         subject = self._subject(step, lock, rules)
         commits: dict[str, str] = {}
         given: list[Given] = []
-        late: list[str] = []
 
         def give(name: str, commit: Commit, via: Literal["merge", "request"], bound: str) -> None:
-            # As of when this agent first saw it: a key whose time was over by then approves nothing.
-            seen, key = self._own.first_seen(commit.id), commit.key or ""
-            if self._own.trust.members[name].key_valid(key, seen):
-                given.append(Given(name, key_id(key), via, bound, seen))
-                commits.setdefault(name, commit.id)
-            else:
-                late.append(f"key-expired: {name}'s key may not sign any more")
+            given.append(Given(name, key_id(commit.key or ""), via, bound, self._own.first_seen(commit.id)))
+            commits.setdefault(name, commit.id)
 
         if any(one.path == self._slot for one in step.locked):
             for name in step.approvals:
@@ -309,7 +309,7 @@ class _Judged:
         )
         if not counted.satisfied:
             needs = ", ".join(f"{number} of {role}" for role, number in sorted(counted.missing.items()))
-            said = "; ".join([*(f"{one.code}: {one.message}" for one in counted.not_counted), *late])
+            said = "; ".join(f"{one.code}: {one.message}" for one in counted.not_counted)
             raise self._refuse(f"approvals by {needs} more", said or "no further ones", step.commit)
         return tuple(sorted({commits[one.principal] for one in counted.counted}))
 
@@ -363,6 +363,8 @@ class _Judged:
         commit, request = self._request(self._sent.rollback)
         if request.verb != "rollback":
             raise self._refuse("a request to roll back", request.verb, commit.id)
+        if self._own.trust.principal_of(commit.key or "", self._own.now) is None:
+            raise self._refuse("a key that may sign now", "one whose time is over", commit.id)
         return commit.committer.at
 
     def _refuse(self, expected: str, got: str, where: str = "") -> Exception:

@@ -123,7 +123,8 @@ class Actor:
         if len(self._vouchers) > KEPT_VOUCHERS:
             self._vouchers.clear()
         state = view.state
-        approvals = Approvals(parts.repo, parts.root, state.trust, state.accepted, self._vouchers)
+        now = parts.clock.now()
+        approvals = Approvals(parts.repo, parts.root, state.trust, state.accepted, now, self._vouchers)
         if back is not None:
             return approvals.of_rollback(back, ledger.commit)
         history = place.history if place is not None else ()

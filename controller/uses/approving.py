@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 
 from controller.core.authority import vouches
 from controller.core.chain import tree_entries
@@ -30,15 +31,21 @@ _KINDS = (_PLACES, "components/", "strategies/")
 
 
 class Approvals:
-    """What orders carry, by the project's own history. `accepted` is the main that is acted on; `known` remembers
-    who vouched, from one use to the next."""
+    """What orders carry now, by the project's own history. `accepted` is the main that is acted on; `known`
+    remembers who vouched, from one use to the next."""
 
     def __init__(
-        self, repo: Repo, root: TrustRoot, trust: TrustState, accepted: str, known: Vouchers | None = None
+        self,
+        repo: Repo,
+        root: TrustRoot,
+        trust: TrustState,
+        accepted: str,
+        now: datetime,
+        known: Vouchers | None = None,
     ) -> None:
         self._repo, self._trust, self._accepted = repo, trust, accepted
         self._known = known if known is not None else {}
-        self._here = root.project, root.refs.main
+        self._here = root.project, root.refs.main, now
 
     def of_run(self, entries: Sequence[Entry], evidence: str, history: Sequence[CompletedRun]) -> Approving:
         """For the deploy and check orders of a run. One that was asked for by request goes back to what an earlier

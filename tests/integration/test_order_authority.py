@@ -370,15 +370,19 @@ def revoked(trust: TrustState, name: str) -> TrustState:
 def test_an_expired_or_revoked_reviewer(given: Given, who: str) -> None:
     now = datetime.now(UTC)
     given.refuses(trust=revoked(given.trust, who))
-    given.refuses(trust=timed(given.trust, who, now - timedelta(seconds=1)))
-    given.refuses(
-        trust=timed(given.trust, who, now + timedelta(hours=1)), first_seen=lambda _: now + timedelta(hours=2)
-    )
-    # seen while the key was good, it goes on counting until it expires itself
     good = timed(given.trust, who, now + timedelta(hours=1))
-    later = now + timedelta(hours=30)
-    assert given.judge(trust=good, now=later, first_seen=lambda _: now).approvals
-    assert "approval-expired" in given.refuses(trust=good, now=now + timedelta(hours=49), first_seen=lambda _: now)
+    assert given.judge(trust=good).approvals
+    said = given.refuses(trust=good, now=now + timedelta(hours=1))
+    assert ("key-expired" in said) == (who == "olga")  # bob's signature vouches for the documents too
+
+
+def test_an_approval_runs_out_from_when_it_was_first_seen(given: Given) -> None:
+    now = datetime.now(UTC)
+    assert given.judge(now=now + timedelta(hours=47), first_seen=lambda _: now).approvals
+    assert "approval-expired" in given.refuses(now=now + timedelta(hours=49), first_seen=lambda _: now)
+    # ... but what it was given for may be gone back to
+    rollback = given.order.model_copy(update={"action": "rollback"})
+    assert given.judge(rollback, now=now + timedelta(hours=49), first_seen=lambda _: now).approvals
 
 
 def test_a_request_counts_for_what_its_own_commit_adds(given: Given) -> None:

@@ -13,7 +13,7 @@ from controller.core.keys import key_id
 from controller.core.trust import TrustState
 from controller.model.environment import Approvals
 from tests.support.history import ssh_key
-from tests.support.shop import trust_bytes
+from tests.support.shop import trust_bytes, trust_document
 
 NOW = datetime(2026, 1, 5, 12, 0, tzinfo=UTC)
 TRUST = TrustState.parse(trust_bytes())
@@ -150,6 +150,18 @@ def test_a_key_taken_out_of_trust_voids_its_approval() -> None:
     required = Approvals(roles={"reviewers": 1})
     result = tally(required, [by("rita")], subject=SUBJECT, authors=set(), trust=trust, now=NOW)
     assert [other.code for other in result.not_counted] == ["approver-not-principal"]
+
+
+def test_a_key_whose_time_is_over_approves_nothing_any_more() -> None:
+    principals = trust_document(1)["spec"]["principals"]
+    principals["rita"]["validBefore"] = "2026-01-05T13:00:00Z"
+    trust = TrustState.parse(trust_bytes(principals=principals))
+    counts = [
+        tally(Approvals(count=1), [by("rita")], subject=SUBJECT, authors=set(), trust=trust, now=NOW + after)
+        for after in (timedelta(minutes=59), timedelta(hours=1))
+    ]
+    assert [one.satisfied for one in counts] == [True, False]
+    assert [one.code for one in counts[1].not_counted] == ["key-expired"]
 
 
 def test_of_two_demands_the_stricter_of_each() -> None:
