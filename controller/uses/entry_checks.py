@@ -46,7 +46,7 @@ from controller.model.lock import ReleaseLock
 from controller.model.order import PLAN, AgentKey
 from controller.ports import Repo
 from controller.uses.artifact_checks import Artifacts
-from controller.uses.input_checks import Truth, stale
+from controller.uses.input_checks import Truth, decided_now, stale
 from controller.uses.intent_checks import Asked
 from controller.uses.link_checks import RunFiles, links_hold
 from controller.uses.order_checks import Orders
@@ -357,10 +357,10 @@ def inputs_are_true(seen: Seen, subject: Subject) -> Iterator[Problem]:
     yield from stale(entry, seen.accepted)
     if isinstance(entry.detail, Opened):
         yield from seen.truth.opened(entry, entry.detail)
-    elif isinstance(entry.detail, (Inputs, Gates)):
+    elif isinstance(entry.detail, (Inputs, Gates, Ordered)):
         run, begun = seen.replay.before(subject.commit, entry), seen.passes.begun
         trusts = seen.trusts.get(entry.predicate.observed.trust_version, ())
-        if run is not None and begun is not None and trusts:
+        if run is not None and begun is not None and trusts and not decided_now(entry, run):
             files = {path.removeprefix(folder): data for path, data in subject.blobs.items()}
             yield from seen.truth.check(entry, run, begun, trusts[0], files)
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from controller.core.gates import PURE, Gate, seen_by
+from controller.core.gates import PURE, Gate, seen_by, verdict_from
 from controller.core.inputs import TZDATA, gates_of, previous_of, targets_of
 from controller.core.pinned import run_documents
 from controller.core.run import Run
@@ -19,7 +19,7 @@ from controller.core.world import CompletedAt, Facts, RunDocuments, World
 from controller.errors import LockgateError
 from controller.ledger import fold
 from controller.ledger.canonical import canonical, digest, parse_canonical
-from controller.model.entry import Entry, Gates, Inputs, Opened
+from controller.model.entry import Entry, Gates, Inputs, Opened, Ordered
 from controller.ports import Repo
 from controller.settings import tzdata_version
 from controller.uses.artifact_checks import templates
@@ -48,15 +48,18 @@ class Truth:
     def check(
         self, entry: Entry, run: Run, begun: Begun, trust: TrustState, files: Mapping[str, bytes]
     ) -> Iterator[Problem]:
-        """What an `inputs` or `gates` entry says it was made from and was not. `run` is its run before it, `begun`
-        where its pass began, `files` what its commit added beside it, by path below the run's folder."""
+        """What an `inputs` or `gates` entry says it was made from and was not, and what denied an `ordered` one.
+        `run` is its run before it, `begun` where its pass began, `files` what its commit added beside it, by path
+        below the run's folder."""
         try:
             world = self._world(entry, run, begun, trust)
             documents = world.documents[run.id]
             if isinstance(entry.detail, Inputs):
-                yield from _inputs(world, run, documents, entry, entry.detail)
+                yield from self._inputs(world, run, documents, entry, entry.detail, begun)
             elif isinstance(entry.detail, Gates):
                 yield from _gates(world, run, documents, entry, entry.detail, files)
+            elif isinstance(entry.detail, Ordered):
+                yield from _ordered(world, run, documents, entry, entry.detail)
         except LookupError:
             return  # something that it needs is not pinned, which is found where pins are
         except (LockgateError, TypeError, AttributeError, AssertionError) as error:
@@ -79,14 +82,15 @@ class Truth:
         """The smallest world that inputs are made from."""
         observed = entry.predicate.observed
         intent = self._main.intent(observed.main or "")
+        if isinstance(entry.detail, Inputs):
+            run = replace(run, inputs=entry.detail)  # that its lock is main's is found where pins are
         lock = run.inputs.lock.blob if run.inputs is not None else ""
         documents = self._documents.get((run.id, lock))
         if documents is None:
             documents = run_documents(self._main.document, run, intent)
             if len(self._documents) >= _KEPT:
                 self._documents.clear()
-            if lock:
-                self._documents[run.id, lock] = documents
+            self._documents[run.id, lock] = documents
         return World(
             project=begun.state.cursors.project,
             now=entry.at,
@@ -112,6 +116,38 @@ class Truth:
                     completed[name, manifest] = CompletedAt(record.run, record.at)
         return Facts(completed=completed)
 
+    def _inputs(
+        self,
+        world: World,
+        run: Run,
+        documents: RunDocuments,
+        entry: Entry,
+        detail: Inputs,
+        begun: Begun,
+    ) -> Iterator[Problem]:
+        """What the environment ran, and the targets; everything else follows from pinned documents."""
+        before = detail.files.get("previous")
+        if before != self._state(begun, run.environment) and before != digest(canonical(previous_of(world, run))):
+            path = f"{entry.path.rpartition('/')[0]}/inputs/previous.json"
+            yield CODE, path, "the input previous is not what the environment ran when the pass began"
+        if detail.targets != targets_of(world, run, documents, detail.manifest_digest):
+            yield CODE, entry.path, "the targets are not those that the run is about"
+
+    def _state(self, begun: Begun, environment: str) -> str | None:
+        """The digest of an environment's state as it was written, which spares writing it again: the walk compares
+        every such file with what the entries add up to."""
+        path = fold.environment_path(environment)
+        file = self._repo.file(begun.commit, path) if begun.commit is not None else None
+        return digest(self._repo.read(file.blob)) if file is not None else None
+
+
+def decided_now(entry: Entry, run: Run) -> bool:
+    """Whether an order needs no gates of its own: they were decided in its pass, or the stage began before."""
+    detail = entry.detail
+    if not isinstance(detail, Ordered):
+        return False
+    return detail.action != "deploy" or detail.stage == run.stage or run.gates_at == entry.at
+
 
 def stale(entry: Entry, accepted: str | None) -> Iterator[Problem]:
     """An entry of a run is made from the main that was accepted last before it: not from one without a freeze."""
@@ -119,15 +155,6 @@ def stale(entry: Entry, accepted: str | None) -> Iterator[Problem]:
     if entry.predicate.run is not None and main != accepted:
         text = f"it was made from main {(main or 'nothing')[:12]}, and {(accepted or 'nothing')[:12]} was accepted"
         yield STALE, entry.path, text
-
-
-def _inputs(world: World, run: Run, documents: RunDocuments, entry: Entry, detail: Inputs) -> Iterator[Problem]:
-    """What the environment ran, and the targets that follow from it; the rest follows from pinned documents."""
-    if detail.files.get("previous") != digest(canonical(previous_of(world, run))):
-        path = f"{entry.path.rpartition('/')[0]}/inputs/previous.json"
-        yield CODE, path, "the input previous is not what the environment ran when the pass began"
-    if detail.targets != targets_of(world, run, documents, detail.manifest_digest):
-        yield CODE, entry.path, "the targets are not those that the run is about"
 
 
 def _gates(
@@ -166,6 +193,17 @@ def _gates(
         other = ", ".join(sorted(key for key in given.keys() | true.keys() if given.get(key) != true.get(key)))
         text = f"gate {gate.name} was decided from {other} that were not so then"
         yield DENIED if denied else CODE, path, text
+
+
+def _ordered(world: World, run: Run, documents: RunDocuments, entry: Entry, detail: Ordered) -> Iterator[Problem]:
+    """What the gates that need nobody's answer say when a stage is ordered: those on record may be older."""
+    for gate in gates_of(world, run, documents):
+        pure = PURE.get(gate.type)
+        seen = parse_canonical(canonical(seen_by(gate, entry.at)))
+        said = verdict_from(gate, seen, pure(gate.config, seen)) if pure is not None else None
+        if said is not None and said.verdict in ("WAIT", "FAIL"):
+            text = f"stage {detail.stage + 1} was ordered while gate {gate.name} denied it: {said.message}"
+            yield DENIED, entry.path, text
 
 
 def _denies(gate: Gate, inputs: Mapping[str, Any]) -> bool:

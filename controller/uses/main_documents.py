@@ -110,6 +110,7 @@ class _Named(Mapping[str, Loaded[Any]]):
     def __init__(self, main: MainDocuments, commit: str, kind: str) -> None:
         self._main, self._commit, self._kind = main, commit, kind
         self._known: dict[str, Loaded[Any] | None] = {}
+        self._names: list[str] | None = None
 
     def __getitem__(self, name: str) -> Loaded[Any]:
         if name not in self._known:
@@ -120,10 +121,15 @@ class _Named(Mapping[str, Loaded[Any]]):
         return found
 
     def __iter__(self) -> Iterator[str]:
-        return self._main.names(self._commit, self._kind)
+        return iter(self._all())
 
     def __len__(self) -> int:
-        return sum(1 for _ in self)
+        return len(self._all())
+
+    def _all(self) -> list[str]:
+        if self._names is None:
+            self._names = list(self._main.names(self._commit, self._kind))
+        return self._names
 
 
 def _keep(kept: dict[Any, Any], key: Any, value: Any) -> None:

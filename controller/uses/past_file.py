@@ -17,6 +17,7 @@ from pathlib import Path
 from controller import __version__
 from controller.errors import Invalid
 from controller.model.trustroot import TrustRoot
+from controller.settings import tzdata_version
 from controller.uses.past import Past, past_bytes, read_past
 
 MOST_BYTES = 1 << 28
@@ -38,6 +39,7 @@ def rules_digest(*, asked: bool) -> str:
     for name in _DECIDING:
         with suppress(PackageNotFoundError):
             made.update(f"\n{name} {version(name)}".encode())
+    made.update(f"\nzones {tzdata_version()}".encode())
     package = Path(__file__).resolve().parent.parent
     for path in sorted(package.rglob("*.py")):
         data = path.read_bytes()

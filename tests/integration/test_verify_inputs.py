@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -15,9 +15,10 @@ from controller.adapters.git.repo import GitRepo
 from controller.core.world import CompletedAt, Facts, World
 from controller.model.intent import Loaded
 from controller.uses import input_checks, segments
+from controller.uses.findings import Finding
 from controller.uses.past import Past
 from tests.support.flow import HEAD, environment, strategy
-from tests.support.home import Home
+from tests.support.home import MAIN, PATHS, Home
 from tests.support.liar import Liar, Lie, freeze
 
 AGENTS = {"dev-1": "dev", "dev-2": "dev", "prod-1": "prod"}
@@ -169,7 +170,7 @@ def test_each_lie_is_found_where_it_was_told(
         "observed-unknown",
         "003-gates.dsse.json",
     ) in stale
-    assert all(any(f"/{run}/" in f.path for run in history.runs.values()) for f in findings)
+    assert all(any(f"/{run}/" in f.path for run in history.runs.values()) for f in _of_runs(findings))
 
 
 def test_segments_and_later_beginnings_find_them_too(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,8 +183,8 @@ def test_segments_and_later_beginnings_find_them_too(history: History, monkeypat
     places = {oid: place for place, oid in enumerate(commits)}
     for oid in history.liar.ends()[1::3]:
         later = history.liar.verify(since=oid).findings
-        after = [f for f in everything.findings if places[f.commit] > places[oid]]
-        assert [f for f in later if f.path.startswith("runs/")] == after, oid
+        after = [f for f in _of_runs(everything.findings) if places[f.commit] > places[oid]]
+        assert _of_runs(later) == after, oid
 
 
 def test_what_reaches_an_open_run_from_main_is_no_lie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -221,7 +222,7 @@ def test_what_reaches_an_open_run_from_main_is_no_lie(tmp_path: Path, monkeypatc
         assert liar.verify().findings == ()
         assert liar.verify(past=past[-1]).findings == ()
         for oid in liar.ends():
-            assert not {f for f in liar.verify(since=oid).findings if f.path.startswith("runs/")}, oid
+            assert not _of_runs(liar.verify(since=oid).findings), oid
         # Other time zone data is no reason to find anything as long as it says the same.
         monkeypatch.setattr(input_checks, "tzdata_version", lambda: "1999a")
         assert liar.verify().findings == ()
@@ -234,8 +235,12 @@ def test_what_reaches_an_open_run_from_main_is_no_lie(tmp_path: Path, monkeypatc
         liar.close()
 
 
+def _of_runs(findings: Iterable[Finding]) -> list[Finding]:
+    return [finding for finding in findings if finding.path.startswith("runs/")]
+
+
 def _elsewhere(run_documents: Any) -> Any:
-    """Berlin is where Lagos is: what a country's new law would do to its windows."""
+    """Berlin keeps the time of Tokyo: what a country's new law would do to its windows."""
 
     def moved(*given: Any) -> Any:
         documents = run_documents(*given)
@@ -262,3 +267,21 @@ def test_a_gate_is_decided_at_the_time_of_its_entry(tmp_path: Path) -> None:
     (finding,) = home.verify().findings
     assert (finding.code, finding.path.rpartition("/")[2]) == (WRONG, GATES)
     assert "now" in finding.message
+
+
+@pytest.mark.parametrize("begins", ["2024-01-01T00:00:00Z", "2123-01-01T00:00:00Z"], ids=["in force", "not yet"])
+def test_gates_on_record_do_not_cover_what_became_stricter_since(tmp_path: Path, begins: str) -> None:
+    """A run waited, a freeze came, and the first stage was ordered on the gates from before."""
+    people = {"match": "freezes/**", "write": "developers"}
+    home = Home(tmp_path, paths=[*PATHS, people])
+    home.release("shop-1")
+    drafts = home.story.run("dev", "shop-1", sealed=False)[:4]
+    home.batch(drafts[:3])
+    text = freeze(when=f"from: {begins}, until: 2124-01-01T00:00:00Z")
+    home.batch([home.accepting(home.commit(MAIN, {FREEZE: text.encode()}, "dave"))])
+    observed = drafts[3].observed.model_copy(update={"main": home.story.main})
+    later = drafts[3].detail.deadline + (home.story.at - drafts[3].at)
+    detail = drafts[3].detail.model_copy(update={"deadline": later})
+    home.batch([drafts[3].model_copy(update={"at": home.story.at, "observed": observed, "detail": detail})])
+    found = {(one.code, one.path.rpartition("/")[2]) for one in home.verify().findings}
+    assert found == ({("stage-regate-denied", "004-ordered.dsse.json")} if begins < "2026" else set())
