@@ -15,6 +15,7 @@ from controller.adapters.git.repo import GitRepo
 from controller.adapters.git.sshsig import FileSigner, generate_key
 from controller.errors import Conflict, Invalid, LockgateError, Refused, Unavailable, UsageError
 from controller.model.history import NewCommit
+from tests.support.git_servers import ssh_server
 
 AT = datetime(2026, 5, 4, 12, 0, 0, tzinfo=UTC)
 WHO = ("Dana", "dana@example.com")
@@ -191,10 +192,9 @@ def test_an_ambiguous_tree_is_refused(bare: Path, repo: GitRepo, entries: list[b
 
 
 @pytest.mark.parametrize("code", ["tree-malformed", "commit-malformed"])
-def test_a_fetch_refuses_what_fsck_refuses(bare: Path, tmp_path: Path, code: str) -> None:
-    hook = bare / "hooks" / "post-receive"
-    hook.write_text("#!/bin/sh\n")
-    hook.chmod(0o755)
+def test_a_fetch_refuses_what_fsck_refuses(
+    bare: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
     blob = bytes.fromhex(put(bare, "blob", b"x"))
     entries = b"100644 a\0" + blob
     if code == "tree-malformed":
@@ -205,9 +205,12 @@ def test_a_fetch_refuses_what_fsck_refuses(bare: Path, tmp_path: Path, code: str
     raw = b"tree %s\nauthor %s\ncommitter %s\n\nm\n%s" % (tree.encode(), who, who, tail)
     oid = put(bare, "commit", raw)
     (bare / "refs/heads/main").write_text(oid + "\n")
-    mirrored = GitRepo(str(bare), tmp_path / "mirror")
-    with pytest.raises(Refused) as caught:
-        mirrored.observe()
+    with ssh_server(tmp_path / "server", bare.parent) as server:
+        for name, value in server.env.items():
+            monkeypatch.setenv(name, value)
+        mirrored = GitRepo(server.url(bare), tmp_path / "mirror")
+        with pytest.raises(Refused) as caught:
+            mirrored.observe()
     assert (caught.value.code, caught.value.where) == (code, tree if code == "tree-malformed" else oid)
 
 
