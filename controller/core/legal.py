@@ -26,13 +26,17 @@ def _ordered(run: Run, entry: Recorded) -> str | None:
     detail: Ordered = entry.detail
     stages = run.inputs.stages if run.inputs is not None else ()
     targets = {line.target for line in detail.orders}
+    if detail.attempt != run.attempt:
+        return "the orders are of another attempt than the run"
     if len(targets) != len(detail.orders):
         return "a target is ordered twice at once"
     if detail.action == "rollback":
+        if detail.stage != (len(stages) + 1 if run.inputs is not None else 1):
+            return "a rollback is ordered under another stage than its own"
         return None if targets == set(run.touched) else "a rollback is ordered on other targets than were touched"
     passed = run.evaluated is not None and run.evaluated.verdict == "passed"
     if detail.action == "check":
-        if not passed or run.stage + 1 != len(stages):
+        if not passed or run.stage + 1 != len(stages) or detail.stage != len(stages):
             return "the verification is ordered before the last stage passed"
         whole = {target for stage in stages for target in stage.targets}
         return None if targets == whole else "the verification is ordered on other targets than were planned"
@@ -55,6 +59,11 @@ def _answers(run: Run, entry: Recorded) -> str | None:
     expected = [(line.id, line.target) for line in ordered.orders] if ordered is not None else []
     if [(result.order, result.target) for result in detail.results] != expected:
         return "the results are not those of the orders before them"
+    if isinstance(detail, Deployed) and (detail.stage, detail.attempt) != (run.stage, run.attempt):
+        return "the results are of another stage or attempt than was ordered"
+    silent = any(result.result == "unreported" for result in detail.results)
+    if silent and run.order_deadline is not None and entry.at < run.order_deadline:
+        return "a target is given up before its deadline"
     good = all(result.result == "succeeded" for result in detail.results)
     if isinstance(detail, Verified):
         good = good and all(result.healthy is not False for result in detail.results)
@@ -71,10 +80,12 @@ def _answers(run: Run, entry: Recorded) -> str | None:
 
 def _evaluated(run: Run, entry: Recorded) -> str | None:
     detail: Evaluated = entry.detail
-    if detail.stage != run.stage or run.inputs is None:
+    if (detail.stage, detail.attempt) != (run.stage, run.attempt) or run.inputs is None:
         return "another stage is judged than was ordered"
     if not run.reported or run.evaluated is not None:
         return "a stage is judged before its results are there, or twice"
+    if not 0 <= run.stage < len(run.inputs.stages):
+        return f"the plan has no stage {run.stage + 1}"
     missing = set(run.inputs.stages[run.stage].targets) - set(run.deployed)
     if detail.verdict == "passed" and missing:
         return f"the stage passed although {', '.join(sorted(missing))} was never ordered"

@@ -131,7 +131,7 @@ def _collect(desk: Desk, run: Run) -> tuple[tuple[TargetResult, ...], bytes] | N
     for line in run.ordered.orders:
         statement = reports.get((line.id, line.target))
         if statement is not None:
-            results.append(_result(statement, run.ordered, _key_of(desk, line.target)))
+            results.append(result_of(statement, run.ordered, _key_of(desk, line.target)))
             used.append(statement.envelope)
         elif late:
             text = f"no report before {deadline:%H:%M:%S}"
@@ -142,7 +142,9 @@ def _collect(desk: Desk, run: Run) -> tuple[tuple[TargetResult, ...], bytes] | N
     return tuple(results), b"".join(envelope + b"\n" for envelope in used)
 
 
-def _result(statement: AgentStatement, ordered: Ordered, key: str | None) -> TargetResult:
+def result_of(statement: AgentStatement, ordered: Ordered, key: str | None) -> TargetResult:
+    """The result to record for a report; `key` is what the agent signs its links with. Verification calls
+    this with the recorded reports."""
     body = statement.body
     assert isinstance(body, Report)
     succeeded = body.status == "succeeded"

@@ -121,12 +121,13 @@ def event_of(entry: Recorded) -> str:
 
 
 def open_run(entry: Recorded) -> Run:
-    """The state after an `opened` entry."""
+    """The state after an `opened` entry. Raises Refused("transition-illegal") for another one."""
     detail: Opened = entry.detail
+    phase = follow("new", event_of(entry))
     return Run(
         id=entry.run or "",
         environment=(entry.run or "").rsplit("-", 2)[0],
-        phase=follow("new", "opened"),
+        phase=phase,
         opened=detail,
         opened_at=entry.at,
         last_at=entry.at,

@@ -15,10 +15,12 @@ from controller.core.effects import agent_key
 from controller.core.gates import decision_digest
 from controller.core.legal import illegal
 from controller.core.parse import parse
+from controller.core.rolling import result_of
 from controller.core.trust import TrustState
-from controller.ledger import dsse, fold
+from controller.errors import LockgateError
+from controller.ledger import fold
 from controller.ledger.append import header
-from controller.ledger.canonical import canonical, digest, parse_canonical
+from controller.ledger.canonical import canonical, digest
 from controller.ledger.entry import Place, artifact_digest, read, subjects, test_result
 from controller.ledger.statement import Statement
 from controller.model.agent import Agent
@@ -43,7 +45,7 @@ from controller.model.entry import (
 )
 from controller.model.history import Change
 from controller.model.lock import ReleaseLock
-from controller.model.order import PLAN, AgentKey
+from controller.model.order import AgentKey, Report
 from controller.ports import Repo
 from controller.uses.artifact_checks import Artifacts
 from controller.uses.input_checks import Truth, decided_now, stale
@@ -52,10 +54,11 @@ from controller.uses.link_checks import RunFiles, links_hold
 from controller.uses.order_checks import Orders
 from controller.uses.passes import Passes
 from controller.uses.pin_checks import Pinned
-from controller.uses.replay_checks import Ask, Replay
+from controller.uses.replay_checks import Ask, Replay, statement_in
 from controller.uses.replay_record_checks import replay_on_record
 from controller.uses.statement_checks import Declared, declared_at, statement_problem
 from controller.uses.time_checks import times_agree
+from controller.uses.what_checks import what_problems
 
 Problem = tuple[str, str, str]
 _KEPT = 256
@@ -294,11 +297,10 @@ def reports_are_the_agents(seen: Seen, subject: Subject) -> Iterator[Problem]:
     lines = {digest(line): line for _, data in files for line in data.split(b"\n") if line}
     if isinstance(detail, (Deployed, RolledBack, Verified)):
         run = seen.replay.before(subject.commit, subject.entry)
-        plan = run.ordered.artifacts.get(PLAN) if run is not None and run.ordered is not None else None
-        yield from _results_hold(subject, detail.results, lines, plan)
+        yield from _results_hold(subject, detail.results, lines, run.ordered if run is not None else None)
     elif isinstance(detail, Evaluated):
-        if files and digest(b"".join(data for _, data in files)) != detail.statements:
-            yield "report-mismatch", files[0][0], "the statements are not those the verdict was made from"
+        if digest(b"".join(data for _, data in files)) != detail.statements:
+            yield "report-mismatch", subject.entry.path, "the statements are not those the verdict was made from"
     elif files:
         yield "record-misplaced", files[0][0], "this kind of entry has no reports"
     if not lines:
@@ -313,7 +315,7 @@ def reports_are_the_agents(seen: Seen, subject: Subject) -> Iterator[Problem]:
 
 
 def _results_hold(
-    subject: Subject, results: tuple[TargetResult, ...], lines: Mapping[str, bytes], plan: str | None
+    subject: Subject, results: tuple[TargetResult, ...], lines: Mapping[str, bytes], ordered: Ordered | None
 ) -> Iterator[Problem]:
     for result in results:
         if result.report is None:
@@ -324,20 +326,18 @@ def _results_hold(
         if line is None:
             yield "report-mismatch", subject.entry.path, f"the report of {result.target} is not on record"
             continue
-        said = parse_canonical(dsse.split(line).payload)["predicate"]
-        if (said["order"], said["target"], said.get("manifestDigest"), said.get("healthy")) != (
-            result.order,
-            result.target,
-            result.manifest_digest,
-            result.healthy,
-        ):
-            yield "report-mismatch", subject.entry.path, f"{result.target} reported something else"
-        elif result.result == "succeeded" and plan is not None and said.get("plan") != plan:
-            yield (
-                "report-mismatch",
-                subject.entry.path,
-                f"{result.target} followed another plan than the ordered one",
-            )
+        try:
+            statement = statement_in(line)
+        except (LockgateError, ValueError) as error:
+            yield "report-mismatch", subject.entry.path, f"the report of {result.target} cannot be read: {error}"
+            continue
+        if not isinstance(statement.body, Report):
+            yield "report-mismatch", subject.entry.path, f"what {result.target} said is no report"
+        elif ordered is not None:
+            # What the controller makes of a report; links are held against their own rule.
+            made = result_of(statement, ordered, None)
+            if made != result.model_copy(update={"link": None}):
+                yield "report-mismatch", subject.entry.path, f"{result.target} reported something else"
 
 
 Check = Callable[[Seen, Subject], Iterator[Problem]]
@@ -393,10 +393,17 @@ def people_asked(seen: Seen, subject: Subject) -> Iterator[Problem]:
     seen.asked.add(entry)
 
 
+def it_is_about_that(seen: Seen, subject: Subject) -> Iterator[Problem]:
+    """What an entry says it is about follows from the rest of it and from what was before it."""
+    entry, begun = subject.entry, seen.passes.begun
+    run = None if isinstance(entry.detail, Opened) else seen.replay.before(subject.commit, entry)
+    yield from what_problems(entry, run, begun.state if begun is not None else None, seen.accepted)
+
+
 def pins_hold(seen: Seen, subject: Subject) -> Iterator[Problem]:
     """A run pins main's documents, all that it needs, and its inputs follow from them."""
     entry = subject.entry
-    if isinstance(entry.detail, (Opened, Inputs)):
+    if isinstance(entry.detail, (Opened, Inputs, Ordered)):
         run = seen.replay.before(subject.commit, entry)
         yield from seen.pinned_files.check(entry, run)
 
@@ -417,6 +424,7 @@ ENTRY_CHECKS: tuple[Check, ...] = (
     subject_holds,
     digests_are_the_locks,
     lock_is_its_content,
+    it_is_about_that,
     people_asked,
     pins_hold,
     steps_are_legal,

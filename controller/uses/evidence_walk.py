@@ -365,6 +365,7 @@ class Walk:
             facts.run_ids.add(predicate.run)
         elif isinstance(detail, Accepted):
             facts.accepted.append((detail.tip, oid))
+            facts.moves.append((detail, oid))
         elif isinstance(detail, MainRefused):
             facts.refused.setdefault(detail.commit, (detail.code, oid))
         elif isinstance(detail, RequestJudged):

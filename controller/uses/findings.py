@@ -61,6 +61,7 @@ RULES = {
     "order-without-gates": "invariant 2",
     "transition-illegal": "invariant 2",
     "promotion-unbacked": "main 6",
+    "what-mismatch": "invariant 2",
     "slots-mismatch": "main 6",
     "approval-unbacked": "approvals 10",
     "pin-mismatch": "approvals 11",

@@ -62,6 +62,8 @@ class Asked:
         said = (detail.request, detail.verb, detail.environment, detail.run, detail.reason)
         if said != (request.id, request.verb, request.environment, request.run, request.reason):
             yield REQUEST, entry.path, "the verdict is on something else than the request says"
+        if detail.accepted and detail.code != "request-accepted":
+            yield REQUEST, entry.path, f"it is accepted as {detail.code}"
         key = self._repo.commit(detail.commit).key
         if detail.accepted and (
             key is None
@@ -148,6 +150,8 @@ class Asked:
             return
         why = self._unlike(entry, _VERBS.get(detail.verb, detail.verb), id=detail.request, reason=detail.reason)
         why = why or self._other_person(detail.by)
+        if not why and detail.code != "requested":
+            why = f"it is said to be for {detail.code}"
         if why:
             yield CONTROL, entry.path, f"{detail.by} did not ask for this: {why}"
 

@@ -16,6 +16,7 @@ from controller.uses.evidence_walk import Facts
 from controller.uses.findings import Finding, RefusedCommit, rule_of
 from controller.uses.object_audit import unreadable
 from controller.uses.observation import Observation
+from controller.uses.slots import slots_of
 from controller.uses.whole_history import Answer, History
 
 
@@ -102,6 +103,7 @@ def compare(history: History, start: str, trust: TrustState, judged: MainState) 
     was in force then. `history.ground.main` holds first-parent commits from there on at least."""
     accepted = {start} | {step.commit for step in judged.newly}
     findings = _observations(history, accepted)
+    findings += _moves(history, judged, accepted)
     findings += _versions(history, trust, judged)
     findings += _locks(history, judged.accepted)
     return findings
@@ -125,6 +127,35 @@ def _observations(history: History, accepted: set[str]) -> list[Finding]:
             text = f"an entry was made from {main[:12]}, which is not accepted main"
             findings.append(Finding("main-not-accepted", oid, "", rule_of("main-not-accepted"), text))
     return findings
+
+
+def _moves(history: History, judged: MainState, accepted: set[str]) -> list[Finding]:
+    """What evidence says that main brought, step by step, is what it brought: above all the promotions."""
+    positions, findings = history.ground.main, []
+    for move, oid in history.facts.moves:
+        previous = move.previous or ""
+        if previous not in accepted or move.tip not in accepted:
+            continue  # found above
+        first, last = positions[previous], positions[move.tip]
+        steps = [step for step in judged.newly if first < positions[step.commit] <= last]
+        cured = tuple(commit for step in steps for commit in step.cured)
+        said = (move.commits, move.cured, move.slots)
+        brought = [slots_of(history.repo, previous, move.tip, steps)]
+        for place in _restarts(history, first, last):
+            # What landed before a restart of evidence is not promoted again.
+            after = [step for step in steps if positions[step.commit] > place[0]]
+            brought.append(slots_of(history.repo, place[1], move.tip, after))
+        if said not in [(len(steps), cured, slots) for slots in brought]:
+            text = f"main brought other promotions to {move.tip[:12]} than evidence says"
+            findings.append(Finding("slots-mismatch", oid, "", rule_of("slots-mismatch"), text))
+    return findings
+
+
+def _restarts(history: History, first: int, last: int) -> list[tuple[int, str]]:
+    """The commits of main, with their places after `first` up to `last`, up to which restarts vouch for it."""
+    ends = (detail.restart.main for detail, _, _, _ in history.facts.restarts)
+    places = [(history.ground.main.get(end, -1), end) for end in ends]
+    return [place for place in places if first < place[0] <= last]
 
 
 def _versions(history: History, first: TrustState, judged: MainState) -> list[Finding]:

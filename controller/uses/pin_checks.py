@@ -6,16 +6,17 @@ Without this a run could leave out its environment, and with it the gates and ap
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import TypeVar
 
 from controller.core.approvals import approval_subject
 from controller.core.parse import parse
-from controller.core.rollout import order_targets, stages_for
+from controller.core.rollout import DEFAULT_DEADLINE, order_targets, stage_deadline, stages_for
 from controller.core.run import Run
 from controller.errors import LockgateError
 from controller.ledger.canonical import canonical, digest
 from controller.model.documents import Document, Environment, Release, ReleaseLock, Strategy
-from controller.model.entry import Entry, Inputs, Opened, Pin
+from controller.model.entry import Entry, Inputs, Opened, Ordered, Pin
 from controller.model.lock import release_digest
 from controller.ports import Repo
 
@@ -42,7 +43,7 @@ class Pinned:
         self._standing: dict[tuple[str, str], str | None] = {}
 
     def check(self, entry: Entry, run: Run | None) -> Iterator[Problem]:
-        """What does not hold of an `opened` or `inputs` entry; `run` is its run before it."""
+        """What does not hold of an `opened`, `inputs` or `ordered` entry; `run` is its run before it."""
         detail = entry.detail
         try:
             if isinstance(detail, Opened):
@@ -52,6 +53,8 @@ class Pinned:
             elif isinstance(detail, Inputs) and run is not None:
                 self._is_mains(entry, detail.lock)
                 yield from self._follow(entry, detail, run)
+            elif isinstance(detail, Ordered) and run is not None:
+                yield from self._in_time(entry, detail, run)
         except _Lacks as error:
             yield CODE, entry.path, str(error)
         except LockgateError as error:
@@ -122,6 +125,18 @@ class Pinned:
         )
         if detail.approval_subject != subject:
             yield INPUTS, entry.path, "the approval subject is not over what the run pinned"
+
+    def _in_time(self, entry: Entry, detail: Ordered, run: Run) -> Iterator[Problem]:
+        lasts = self._time_for(detail, run) if run.opened.mode == "promotion" else DEFAULT_DEADLINE
+        if detail.deadline != entry.at + lasts:
+            yield CODE, entry.path, "the orders' deadline is not what the pinned strategy gives"
+
+    def _time_for(self, detail: Ordered, run: Run) -> timedelta:
+        """How long the orders of a promotion may take."""
+        pins = {pin.path: pin for pin in run.opened.pins}
+        place = self._of(pins, f"environments/{run.environment}.yaml", Environment)
+        strategy = self._of(pins, f"strategies/{place.spec.strategy}.yaml", Strategy)
+        return stage_deadline(strategy, min(detail.stage, len(strategy.spec.stages) - 1))
 
     def _of(self, pins: dict[str, Pin], path: str, model: type[_D]) -> _D:
         if path not in pins:

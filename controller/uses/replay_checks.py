@@ -191,7 +191,7 @@ class Replay:
             yield f"the run's documents ask for the gates {', '.join(name for name, _ in asked)}"
 
     def _asked(self, run: Run) -> list[tuple[str, str | None]]:
-        """The gates that the run must decide, each with its policy's digest. Raises KeyError for one not pinned."""
+        """The gates that the run must decide, each with its policy's digest. Raises KeyError."""
         pins = {pin.path: pin for pin in run.opened.pins}
         place = pins[f"environments/{run.environment}.yaml"]
         environment = self._document(place.path, place.blob, Environment)
@@ -266,7 +266,7 @@ class Replay:
             if name.startswith("reports/"):
                 lines += data
                 for line in data.splitlines():
-                    said = _statement(line)
+                    said = statement_in(line)
                     statements.setdefault(said.agent, []).append(said)
         verdict = verdict_of(run, documents, statements, entry.at)
         chosen = chosen_verdict(verdict)
@@ -305,7 +305,8 @@ class Replay:
             return None
 
 
-def _statement(line: bytes) -> AgentStatement:
+def statement_in(line: bytes) -> AgentStatement:
+    """An agent's recorded statement, its signature not checked."""
     body = body_of(parse_canonical(dsse.split(line).payload))
     kind = "sample" if isinstance(body, Sample) else "report"
     speaker = getattr(body, "agent", None) or getattr(body, "target", "")

@@ -11,7 +11,7 @@ from controller.core.trust import CONTROLLER, TrustState
 from controller.ledger import fold
 from controller.ledger.append import RunChain, load
 from controller.ledger.log import Log
-from controller.model.entry import Entry, EvidenceRestarted, MainAcknowledged, RequestJudged
+from controller.model.entry import Accepted, Entry, EvidenceRestarted, MainAcknowledged, RequestJudged
 from controller.ports import Repo
 from controller.uses.replay_checks import Ask
 
@@ -41,6 +41,8 @@ class Facts:
     observed: dict[tuple[str, int], str] = field(default_factory=dict)
     requests_seen: dict[str, str] = field(default_factory=dict)
     accepted: list[tuple[str, str]] = field(default_factory=list)
+    moves: list[tuple[Accepted, str]] = field(default_factory=list)
+    """What the entries say that accepted main, one by one."""
     refused: dict[str, tuple[str, str]] = field(default_factory=dict)
     acknowledged: dict[str, MainAcknowledged] = field(default_factory=dict)
     restarts: list[tuple[EvidenceRestarted, datetime, int, str]] = field(default_factory=list)
@@ -70,6 +72,7 @@ class Facts:
         self.requests_seen = later.requests_seen | self.requests_seen
         self.refused = later.refused | self.refused
         self.accepted += later.accepted
+        self.moves += later.moves
         self.acknowledged |= later.acknowledged
         self.restarts += later.restarts
         self.requests += later.requests

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from controller.core.rollout import DEFAULT_DEADLINE
 from controller.model import entry as e
 from tests.support.evidence import sha
 from tests.support.home import Home
@@ -84,7 +85,9 @@ def test_an_order_needs_the_approvals_that_were_asked_for(
 
 def test_an_approval_that_ran_out_before_the_order_is_none(home: Home) -> None:
     drafts = approved(home, "rita")
-    drafts[5] = drafts[5].model_copy(update={"at": drafts[5].at + timedelta(hours=2)})
+    late = {"deadline": drafts[5].detail.deadline + timedelta(hours=2)}
+    change = {"at": drafts[5].at + timedelta(hours=2), "detail": drafts[5].detail.model_copy(update=late)}
+    drafts[5] = drafts[5].model_copy(update=change)
     home.batch(drafts)
     assert codes(home) == {"order-without-approval"}
 
@@ -115,7 +118,11 @@ def test_a_seal_names_the_targets_as_a_rollback_left_them(home: Home, honest: bo
         silent=(second,) if honest else (),
     )
     sealed = home.story.draft("sealed", seal, run, env, what)
-    home.batch([*drafts[:-1], drafts[-1].model_copy(update=change), sealed])
+    late = [
+        draft.model_copy(update={"at": draft.at + DEFAULT_DEADLINE})
+        for draft in (drafts[-1].model_copy(update=change), sealed)
+    ]
+    home.batch([*drafts[:-1], *late])
     assert codes(home) == (set() if honest else {"seal-mismatch"})
 
 

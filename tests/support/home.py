@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
@@ -71,6 +72,11 @@ ACTIONS = [
 ]
 
 
+def named_key(name: str) -> KeySigner:
+    """The key that goes with a name: the same in every process."""
+    return KeySigner(ed25519.Ed25519PrivateKey.from_private_bytes(hashlib.sha256(name.encode()).digest()))
+
+
 class OfPeople:
     """Backs nothing: what is judged was committed by people."""
 
@@ -94,7 +100,9 @@ class Home:
         self.origin = folder / "origin.git"
         subprocess.run(["git", "init", "-q", "--bare", "-b", "main", str(self.origin)], check=True)
         self.repo = GitRepo(str(self.origin), folder / "state")
-        self.people = {name: KeySigner(ed25519.Ed25519PrivateKey.generate()) for name in (*PEOPLE, "mallory")}
+        self.people = {name: named_key(name) for name in (*PEOPLE, "mallory")}
+        self.passes: list[tuple[Ledger, list[Draft]]] = []
+        """What was pushed at once, each with the ledger that it was pushed on."""
         keys = {name: signer.public_key for name, signer in self.people.items()}
         self.trust: dict[str, object] = {"keys": keys, "paths": PATHS, "actions": ACTIONS, **trust}
         document = yaml.safe_dump(trust_document(**self.trust), sort_keys=False).encode()  # type: ignore[arg-type]
@@ -134,6 +142,7 @@ class Home:
 
     def batch(self, drafts: Sequence[Draft]) -> Ledger:
         """One pass's push of evidence."""
+        self.passes.append((self.ledger, list(drafts)))
         prepared = prepare(self.ledger, drafts, self.controller, self.origin_line)
         self.ledger = write(self.repo, prepared, self.ledger.commit, self.controller)
         self.tips[EVIDENCE_REF] = self.ledger.commit
@@ -141,7 +150,7 @@ class Home:
         return self.ledger
 
     def add_agent(self, name: str) -> None:
-        signer = KeySigner(ed25519.Ed25519PrivateKey.generate())
+        signer = named_key(f"agent {name}")
         data = (
             f"apiVersion: lockgate.dev/v1\nkind: Agent\nmetadata: {{name: {name}}}\n"
             f"spec: {{environment: dev, publicKey: '{signer.public_key}'}}\n"
@@ -209,16 +218,19 @@ class Home:
         path, data = write_request(request)
         return self.commit(REQUESTS, {path: data}, by, f"{verb} {env}"), request
 
+    def actor(self, name: str) -> Actor:
+        """A person as entries name one who signed."""
+        return Actor(principal=name, key_id=key_id(self.people[name].public_key))
+
     def approve(self, drafts: Sequence[Draft], by: str, link: LinkSignature | None = None) -> list[Draft]:
         """A run's drafts with an approval by request after its gates, which brought its author's link."""
         subject, run = drafts[1].detail.approval_subject, drafts[0].run or ""
         link = link or sign_link(approve_link(subject), self.people[by])
         commit, request = self.ask("approve", drafts[0].environment or "", run, by, binds=subject, link=link)
-        keyid = key_id(self.people[by].public_key)
-        judged = self.story.judged(commit, request, Actor(principal=by, key_id=keyid))
+        judged = self.story.judged(commit, request, self.actor(by))
         detail = Approval(
             principal=by,
-            key_id=keyid,
+            key_id=key_id(self.people[by].public_key),
             via="request",
             commit=commit,
             subject=subject,

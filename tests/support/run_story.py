@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 from controller.core import run as runs
 from controller.core.approvals import approval_subject
 from controller.core.artifacts import artifacts_of
 from controller.core.rolling import chosen_verdict, verdict_of
-from controller.core.rollout import order_targets, stages_for
+from controller.core.rollout import DEFAULT_DEADLINE, order_targets, stages_for
 from controller.core.world import RunDocuments
 from controller.ledger.canonical import canonical, digest
 from controller.ledger.entry import artifact_path, run_id
@@ -62,6 +61,8 @@ class RunStory:
         """Draft one entry; raises what the controller's own fold raises for one that may not come here."""
         first = e.What(release=self.release, environment=self.env, targets=self.targets)
         what = first if kind == "opened" else self.what
+        if isinstance(detail, e.RolledBack):
+            what = what.model_copy(update={"targets": tuple(result.target for result in detail.results)})
         draft = self.story.draft(kind, detail, self.id, self.env, what, result, files, how)
         self.run = runs.open_run(draft) if self.run is None else runs.apply(self.run, draft)
         self.story.fold(draft)
@@ -167,7 +168,7 @@ class RunStory:
             components=self.story.components[back.release] if back else self.digests,
             artifacts=artifacts,
             orders=orders,
-            deadline=self.story.at + timedelta(hours=1),
+            deadline=self.story.at + self.story.step + DEFAULT_DEADLINE,
         )
         self.add("ordered", detail, how={"artifacts": artifacts})
 
