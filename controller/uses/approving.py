@@ -103,12 +103,12 @@ class Approvals:
         slot = f"promotions/{names[0]}" if names else ""
         if promotion is not None:
             self._take(made, promotion, wanted, slot)
-        for path in list(wanted):
-            if (known := self._known.get(self._key(path, wanted))) is not None:
-                if known:
-                    self._take(made, known, wanted, slot)
-                else:
-                    del wanted[path]  # nobody was found: the agent will say so
+        remembered = {path: self._known.get(self._key(path, wanted)) for path in wanted}
+        for path, known in remembered.items():
+            if known:
+                self._take(made, known, wanted, slot)
+            elif known is not None:
+                wanted.pop(path, None)  # nobody was found: the agent will say so
         at: str | None = self._accepted
         for _ in range(MOST_STEPS):
             if not wanted or at is None:

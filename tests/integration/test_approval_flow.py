@@ -6,7 +6,7 @@ import contextlib
 import io
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +15,18 @@ import structlog
 
 from controller.adapters.hub.http import HttpHub
 from controller.cli.app import run
+from controller.demo.stage import slot_file
 from controller.wiring.controller import Controller
-from controller.wiring.people import merge_branch
-from tests.support.flow import SOURCE, Flow, environment, until
+from controller.wiring.people import commit_on, merge_branch
+from tests.support.flow import SOURCE, Flow, environment, strategy, until
 from tests.support.light_agent import LightAgent
 from tests.support.site import Site, change_trust
 
 TRUST = (SOURCE / "trust" / "trust.yaml.j2").read_text()
 MATRIX = {"count": 2, "roles": {"reviewers": 1, "operators": 1}, "expiresAfter": "48h"}
+STAGE = "    - {percent: 100, minHealthyTime: 200ms, deadline: 5s}\n"
 FILES = {
+    "strategies/prod.yaml": strategy("prod", STAGE),
     "environments/prod.yaml": environment("prod", approvals=MATRIX),
     "trust/trust.yaml.j2": TRUST.replace("replay]\n        reviewers", "replay, approve]\n        reviewers"),
 }
@@ -32,19 +35,19 @@ FILES = {
 class Shop:
     """prod with one agent, whose memory of what it saw approved can be lost."""
 
-    def __init__(self, folder: Path) -> None:
-        self.flow = Flow(folder, {"web-1": "prod"}, files=FILES)
+    def __init__(self, folder: Path, files: Mapping[str, str] = FILES) -> None:
+        self.flow = Flow(folder, {"web-1": "prod"}, files=files)
         self.stage = self.flow.stage
         self.controller: Controller = Site(folder).controller(listen="127.0.0.1:0")
         self.thread = threading.Thread(target=self.controller.run, daemon=True)
         self.thread.start()
         self.agents = 0
-        self.agent = self.fresh()
+        self.agent: LightAgent | None = None
+        self.fresh()
 
     def fresh(self) -> LightAgent:
         """An agent of the same name and key that remembers nothing."""
-        if self.agents:
-            self.agent.stop()
+        self.leave()
         self.agents += 1
         hub: HttpHub = self.controller.hub
         until("the hub listens", lambda: hub._socket is not None)
@@ -59,6 +62,12 @@ class Shop:
         agent.start()
         self.agent = agent
         return agent
+
+    def leave(self) -> None:
+        """The agent's host goes away."""
+        if self.agent is not None:
+            self.agent.stop()
+            self.agent = None
 
     def say(self, *words: str, by: str = "", fails: bool = False) -> str:
         """What the command line prints."""
@@ -87,7 +96,7 @@ class Shop:
         return dict(until(f"prod is {wanted}", there))
 
     def close(self) -> None:
-        self.agent.stop()
+        self.leave()
         self.controller.stop()
         self.thread.join(20)
         self.flow.people.close()
@@ -95,12 +104,18 @@ class Shop:
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
-    folder = tmp_path_factory.mktemp("approvals")
+    with opened(tmp_path_factory.mktemp("approvals")) as made:
+        yield made
+
+
+@contextlib.contextmanager
+def opened(folder: Path, files: Mapping[str, str] = FILES) -> Iterator[Shop]:
+    """A shop whose controller says what it does to a file."""
     before = structlog.get_config()
     with (folder / "controller.log").open("w") as log:
         # The controller runs beside the commands here: its lines are none of their answers.
         structlog.configure(logger_factory=structlog.PrintLoggerFactory(log), cache_logger_on_first_use=False)
-        made = Shop(folder)
+        made = Shop(folder, files)
         yield made
         made.close()
         structlog.configure(**before)
@@ -131,10 +146,24 @@ def test_agents_that_remember_nothing_go_back_by_what_they_are_shown(shop: Shop)
     shop.phase("awaiting_approval")
     shop.say("approve", "prod", "--reason", "tested", "--wait", "20s", by="olga")
     shop.flow.ends("prod", release, "completed")
-    shop.fresh()
+    agent = shop.fresh()
     shop.say("rollback", "prod", "--reason", "too slow", "--wait", "20s", by="olga")
     shop.flow.ends("prod", "shop-1.0.0", "completed")
-    assert not [line for line in shop.agent.said if line.startswith("order-")]
+    assert not [line for line in agent.said if line.startswith("order-")]
+    shop.flow.verify()
+
+
+def test_a_new_agent_is_shown_what_approved_the_former_release(shop: Shop) -> None:
+    """Its predecessor never answered, so its targets go back to what this agent never ran."""
+    release = shop.lock("1.1.1")
+    shop.leave()
+    shop.say("merge", shop.promote(release), by="bob")
+    shop.phase("awaiting_approval")
+    shop.say("approve", "prod", "--reason", "tested", "--wait", "20s", by="olga")
+    shop.phase("rolling_back")
+    agent = shop.fresh()
+    shop.flow.ends("prod", release, "rolled_back")
+    assert (agent.directory / "executions.log").read_text().strip().endswith("/web-1/rollback")
     shop.flow.verify()
 
 
@@ -154,3 +183,25 @@ def test_a_merge_says_where_it_approves(shop: Shop) -> None:
     shop.phase("awaiting_approval")
     shop.say("approve", "prod", "--reason", "tested", "--wait", "20s", by="olga")
     shop.flow.ends("prod", release, "completed")
+
+
+def test_promotions_that_land_unmerged_are_approved_by_requests_alone(tmp_path: Path) -> None:
+    """As where a host squashes: what lands approves nothing, and agents go by the requests."""
+    rule = "    - {match: '{promotions,environments}/prod.yaml', write"
+    alone = (
+        rule.replace("{promotions,environments}/prod.yaml", "promotions/prod.yaml")
+        + ": [developers, reviewers]}\n"
+    )
+    trust = FILES["trust/trust.yaml.j2"].replace(rule, alone + rule)
+    two = environment("prod", approvals={"count": 2, "roles": {"reviewers": 1}})
+    with opened(tmp_path, {**FILES, "trust/trust.yaml.j2": trust, "environments/prod.yaml": two}) as shop:
+        release = shop.lock("1.0.0")
+        files: dict[str, bytes | None] = {"promotions/prod.yaml": slot_file("prod", release, "because")}
+        commit_on(shop.flow.people, "main", shop.stage.person("alice"), files, "Promote (#7)")
+        shop.phase("awaiting_approval")
+        for name in ("bob", "carol"):
+            shop.say("approve", "prod", "--reason", "tested", "--wait", "20s", by=name)
+        shop.flow.ends("prod", release, "completed")
+        memory = json.loads((shop.stage.folder / "web-1-1" / "approved.json").read_text())
+        assert len(memory["approvals"]) == 2
+        shop.flow.verify()
