@@ -9,6 +9,7 @@ from ci.reference.codes import ERRORS, Use, uses
 from ci.reference.markdown import cell, code, table
 from ci.reference.markdown import page as whole
 from controller import errors
+from controller.uses.findings import RULES
 
 INTRO = """Codes are stable; the wording is not. `<name>` in a message stands for a value. An error
 on the command line is written to standard error as `lockgate: CODE: what, where; expected …, got …; do …`."""
@@ -60,7 +61,15 @@ def page() -> str:
     known = {use.code for use in found if use.via not in rest}
     rows = _rows([use for use in found if use.code not in known], sorted(rest))
     sections.append(f"## Events of logs\n\n{rows}" if rows else "")
+    sections.append(_rules())
     return whole("Errors and other codes", INTRO, *sections)
+
+
+def _rules() -> str:
+    """Every code that findings bear, with the rule of trust or the invariant that it enforces."""
+    rows = [(code(name), RULES[name]) for name in sorted(RULES)]
+    about = "Which rule a finding of `lockgate verify` enforces; other codes of judging main fall under `main 7`."
+    return f"## Findings and their rules\n\n{about}\n\n{table(('code', 'rule'), rows)}"
 
 
 def _short(via: str, kinds: Sequence[str]) -> bool:
