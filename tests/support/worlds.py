@@ -298,7 +298,8 @@ class Theatre:
     def asking_for(self, approvals: Mapping[str, Any]) -> dict[str, bytes | None]:
         """The environment's document with other approvals, everything else as it is."""
         spec = yaml.safe_load(self.files["environments/prod.yaml"])["spec"]
-        return {"environments/prod.yaml": document("Environment", "prod", **{**spec, "approvals": dict(approvals)})}
+        spec["approvals"] = dict(approvals)
+        return {"environments/prod.yaml": document("Environment", "prod", **spec)}
 
     def trusts(self, edit: Callable[[bytes], bytes]) -> None:
         """Another trust document is in force, under the same version."""
