@@ -12,7 +12,7 @@ from pydantic import ConfigDict, Field, create_model
 
 from controller.model.entry import KINDS, TEST_RESULT, Predicate, Wire, predicate_type
 
-WITH_FLOATS = frozenset({"opened", "evaluated"})
+WITH_FLOATS = frozenset({"evaluated"})
 """Kinds whose details have floats, besides what `why` and `how` of any entry may hold."""
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 HexSha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]

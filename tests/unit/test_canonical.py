@@ -133,5 +133,5 @@ def test_digest_names_its_algorithm() -> None:
 
 
 def test_the_kinds_with_floats_are_those_whose_schemas_have_numbers() -> None:
-    found = {kind for kind in KINDS if '"number"' in json.dumps(statement_model(kind).model_json_schema())}
+    found = {kind for kind in KINDS if '"type": "number"' in json.dumps(statement_model(kind).model_json_schema())}
     assert found == WITH_FLOATS
