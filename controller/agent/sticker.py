@@ -17,7 +17,7 @@ NAME = "lockgate.version.json"
 
 
 class Sticker(Wire):
-    """What runs on this target: the release, its digests, and the order, artifacts and evidence that put it there."""
+    """What runs on this target: the release, its digests, and the order, artifacts and evidence of it."""
 
     release: str
     manifest_digest: Digest

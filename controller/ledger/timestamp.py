@@ -18,8 +18,8 @@ def check_token(token: bytes, message: bytes, certificates: Sequence[str]) -> da
     """When an authority under one of the PEM `certificates` says that `message` existed; `token` is a
     TimeStampResp (DER).
 
-    Raises Refused("time-anchor-invalid"), Invalid("time-certificate-malformed"), Unavailable("time-stamps-missing")
-    without the library.
+    Raises Refused("time-anchor-invalid"), Invalid("time-certificate-malformed"), and without the library
+    Unavailable("time-stamps-missing").
     """
     return check_response(token, message, certificates, None)
 

@@ -196,7 +196,7 @@ class Witness(Wire):
 
 
 class Witnessed(Wire):
-    """Other eyes on the log: checkpoints of at least `size` entries (signed notes, verbatim), cosigned by agents."""
+    """Other eyes on the log: checkpoints of `size` entries or more (signed notes, verbatim) that agents cosigned."""
 
     size: int
     checkpoints: tuple[str, ...]

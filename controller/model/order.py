@@ -123,7 +123,7 @@ class LogProof(Wire):
 
 
 class Cosignature(Wire):
-    """An agent's witness signature over the checkpoint of `size`: one line of a signed note, without its newline."""
+    """An agent's witness signature over the checkpoint of `size`: a signed note's line without its newline."""
 
     size: Annotated[int, Field(ge=1)]
     line: Annotated[str, StringConstraints(max_length=1000)]

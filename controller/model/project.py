@@ -34,7 +34,7 @@ class Quotas(Part):
 
 
 class TimeStamping(Part):
-    """Where checkpoints are time-stamped (RFC 3161). The authority's certificate is pinned in Trust by its name."""
+    """Where checkpoints are time-stamped (RFC 3161). Trust pins the authority's certificate by its name."""
 
     authority: Name
     url: Annotated[str, Field(pattern="^https?://[!-~]+$", max_length=2048)]
