@@ -196,7 +196,7 @@ class Witness(Wire):
 
 
 class Witnessed(Wire):
-    """Other eyes on the log: checkpoints of `size` entries or more (signed notes, verbatim) that agents cosigned."""
+    """Other eyes on the log: checkpoints of `size` entries or more, as signed notes, cosigned by agents."""
 
     size: int
     checkpoints: tuple[str, ...]
