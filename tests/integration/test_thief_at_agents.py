@@ -15,13 +15,17 @@ import pytest
 
 from controller.adapters.git import sshsig
 from controller.adapters.git.keys import FileSigner
+from controller.adapters.git.people import swap, write_commit
 from controller.adapters.hub.http import HttpHub
+from controller.demo.stage import slot_file
 from controller.ledger import dsse
 from controller.ledger.canonical import canonical, parse
 from controller.model.lock import manifest_digest
 from controller.model.order import ORDER_TYPE, AgentKey, Approving, Order, PreparedOrder, order_id
 from controller.model.trustroot import TrustRoot
+from controller.uses.approving import Bundle
 from controller.uses.trust_chain import build_chain
+from controller.wiring.people import commit_on, merge_branch
 from tests.support.agents import SystemClock
 from tests.support.flow import Flow, environment, strategy, until
 from tests.support.light_agent import LightAgent
@@ -134,6 +138,48 @@ def swapped(order: Order) -> dict[str, Any]:
     return {"components": parts, "manifest_digest": manifest_digest(dict.fromkeys(parts, digest))}
 
 
+def joined(approving: Approving, made: Bundle, **changes: Any) -> Approving:
+    more = made.approving()
+    objects = {kind: [*getattr(approving, kind), *getattr(more, kind)] for kind in ("commits", "trees", "blobs")}
+    return approving.model_copy(update={**objects, **changes})
+
+
+def forged_rules(shop: Thief, approving: Approving) -> Approving:
+    """An environment that asks for nothing, in a commit on main by the stolen key."""
+    people, path = shop.flow.people, "environments/prod.yaml"
+    oid = write_commit(
+        people,
+        (people.observe().main or "",),
+        {path: environment("prod").encode()},
+        message="Lax",
+        author=("bob", "bob@example.com"),
+        when=datetime.now(UTC),
+        signer=shop.key,
+    )
+    made, file = Bundle(people), people.file(oid, path)
+    assert file is not None
+    made.path(oid, path)
+    made.blob(file.blob)
+    vouched = {**approving.vouched, path: oid}
+    return joined(approving, made, vouched=vouched, promotion=None, requests=[], binding=None)
+
+
+def own_merge(shop: Thief, approving: Approving) -> Approving:
+    """bob merges his own promotion of the release."""
+    people, bob, slot = shop.flow.people, shop.flow.stage.person("bob"), "promotions/prod.yaml"
+    main = people.observe().main or ""
+    files: dict[str, bytes | None] = {slot: slot_file("prod", "shop-1.1.0", "mine")}
+    commit_on(people, "bobs", bob, files, "Promote", base=main)
+    swap(people, "refs/heads/bobs-main", None, main)
+    merge = merge_branch(people, "bobs", bob, into="bobs-main", message="Merge")
+    made, file = Bundle(people), people.file(merge, slot)
+    assert file is not None
+    made.step(merge, slot)
+    made.path(main, "releases/shop-1.1.0.lock.yaml")
+    made.blob(file.blob)
+    return joined(approving, made, promotion=merge, binding=None)
+
+
 def at(shop: Thief, target: str) -> list[int]:
     return [place for place, one in enumerate(shop.honest) if one.agent == target]
 
@@ -153,7 +199,18 @@ def executed(agent: LightAgent, order: Order) -> None:
     until("the order is carried out", lambda: file.exists() and order.id in file.read_text().split())
 
 
-@pytest.mark.parametrize("what", ["digest", "nothing carried", "transplanted", "rollback", "no rules"])
+@pytest.mark.parametrize(
+    "what",
+    [
+        "digest",
+        "nothing carried",
+        "transplanted",
+        "rollback",
+        "no rules",
+        "forged rules",
+        "by its author",
+    ],
+)
 def test_a_stolen_key_deploys_nothing_that_nobody_approved(shop: Thief, what: str) -> None:
     first, second = at(shop, "web-1")
     order, approving = shop.order(second)
@@ -167,6 +224,11 @@ def test_a_stolen_key_deploys_nothing_that_nobody_approved(shop: Thief, what: st
         order, approving = shop.order(second, action="rollback", **swapped(order))
     elif what == "no rules":
         approving = approving.model_copy(update={"vouched": {}})
+    elif what == "forged rules":
+        order, _ = shop.order(second, **swapped(order))
+        approving = forged_rules(shop, approving)
+    elif what == "by its author":
+        approving = own_merge(shop, approving)
     agent = shop.agent("web-1")
     shop.send(order, approving)
     refused(agent, order)
