@@ -15,7 +15,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.bench.scale_bench import build, grow
+from tests.bench.cache_bench import RELEASES, STEP, grow
+from tests.support.home import Home
 
 STOCK = 1000
 """Commits that the stock tool checks; its time a commit is what is compared."""
@@ -37,11 +38,10 @@ def ours(origin: Path, root_path: Path, cores: int) -> dict[str, Any]:
     return {**answer, "seconds": seconds}
 
 
-def stock(origin: Path, keys: Path, folder: Path) -> float:
+def stock(origin: Path, key: str, folder: Path) -> float:
     """Seconds a commit of `git log --format=%G?` on the newest commits."""
     allowed = folder / "allowed"
-    public = (keys / "controller.pub").read_text().split()
-    allowed.write_text(f"controller {public[0]} {public[1]}\n")
+    allowed.write_text(f"controller {key}\n")
     begun = time.perf_counter()
     subprocess.run(
         [
@@ -66,10 +66,16 @@ def main(entries: int = 10_000) -> dict[str, Any]:
     """Build, measure, clean up."""
     folder = Path(tempfile.mkdtemp(prefix="lockgate-bench-"))
     try:
-        stage, root = build(folder, 10)
-        grow(stage, root, entries)
-        one, two = ours(stage.origin, stage.trust_root, 1), ours(stage.origin, stage.trust_root, 2)
-        each = stock(stage.origin, stage.keys, folder)
+        home = Home(folder, step=STEP)
+        for n in range(RELEASES):
+            home.release(f"release-{n}")
+        root = folder / "trust-root.json"
+        home.root.save(root)
+        grow(home, entries)
+        home.repo.maintain(wait=True)
+        home.repo.close()
+        one, two = ours(home.origin, root, 1), ours(home.origin, root, 2)
+        each = stock(home.origin, home.controller.public_key, folder)
         return {
             "entries": one["entries"],
             "one_core_per_s": round(one["entries"] / one["seconds"]),
