@@ -16,6 +16,7 @@ from controller.model.entry import (
     MainRefused,
     Opened,
     Ordered,
+    RequestJudged,
     RolledBack,
     What,
 )
@@ -47,6 +48,9 @@ def what_problems(entry: Entry, run: Run | None, before: State | None, accepted:
             wrong.append("subject")
     elif isinstance(detail, MainRefused) and what != What():
         wrong.append("subject")
+    elif isinstance(detail, RequestJudged):
+        if what != What(environment=what.environment) or entry.predicate.observed.main != accepted:
+            wrong.append("subject")
     elif isinstance(detail, LockMade):
         said = What(release=detail.release, manifest_digest=detail.manifest_digest, digests=detail.components)
         if what != said:

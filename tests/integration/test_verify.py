@@ -494,7 +494,7 @@ TAMPERINGS: dict[str, tuple[Tamper, set[str]]] = {
     ),
     "observed main that is no commit": (
         edited(set_at(["observed", "main"], git("nowhere"))),
-        {"main-not-accepted", "trailers-mismatch", "log-mismatch"},
+        {"what-mismatch", "main-not-accepted", "trailers-mismatch", "log-mismatch"},
     ),
     "summary unlike the message": (
         lambda home: rewrite(home, event(home), lambda new: new, "Nothing happened\n"),
@@ -502,7 +502,14 @@ TAMPERINGS: dict[str, tuple[Tamper, set[str]]] = {
     ),
     "seal over other entries": (
         swapped_seal,
-        {"seal-mismatch", "link-mismatch", "trailers-mismatch", "log-mismatch", "transition-illegal"},
+        {
+            "seal-mismatch",
+            "link-mismatch",
+            "trailers-mismatch",
+            "log-mismatch",
+            "transition-illegal",
+            "what-mismatch",
+        },
     ),
     "verdicts under another decision": (other_gates, {"gates-mismatch"}),
     "gate that should have waited": (other_verdict, {"decision-mismatch", "inputs-mismatch"}),
@@ -521,7 +528,7 @@ TAMPERINGS: dict[str, tuple[Tamper, set[str]]] = {
     "gate inputs left out": (no_gate_inputs, {"digest-mismatch"}),
     "digests that no lock holds": (other_digests, {"lock-mismatch"}),
     "inputs exchanged": (other_inputs, {"digest-mismatch"}),
-    "lock entry unlike its content": (other_lock, {"lock-mismatch"}),
+    "lock entry unlike its content": (other_lock, {"lock-mismatch", "what-mismatch"}),
     "report of another key": (forged_report, {"report-signature", "link-mismatch"}),
     "report left out": (missing_report, {"report-mismatch"}),
     "envelope by another key": (foreign_key_envelope, {"envelope-signature", "log-mismatch"}),
