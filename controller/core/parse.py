@@ -7,6 +7,7 @@ import stat
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -28,6 +29,8 @@ from controller.model.documents import (
 
 _NAME = ecma(NAME_PATTERN)
 _MARKER = b"lockgate.dev/"
+_SMALL = 8_192
+"""Bytes of a document that is kept once it was parsed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +65,18 @@ def reads(path: str, mode: int = 0o100644) -> bool:
 def parse(path: str, data: bytes, mode: int = 0o100644) -> Parsed:
     """Parse one file. Never raises: whatever the bytes are, the answer is a document or diagnostics.
 
-    `mode` is the Git mode of the tree entry; links and submodules are refused unread.
+    `mode` is the Git mode of the tree entry; links and submodules are refused unread. The last answers are kept:
+    a walk over history asks for the same few documents again and again.
     """
+    return _kept(path, data, mode) if len(data) <= _SMALL else _parse(path, data, mode)
+
+
+@lru_cache(512)
+def _kept(path: str, data: bytes, mode: int) -> Parsed:
+    return _parse(path, data, mode)
+
+
+def _parse(path: str, data: bytes, mode: int) -> Parsed:
     sha256 = "sha256:" + hashlib.sha256(data).hexdigest()
     packed = zlib.compress(data, 1)
     kind = path_kind(path)

@@ -109,6 +109,8 @@ class Replay:
         """Follow a run that opened before this walk began (a later segment), from its entries in the tree."""
         if entry.run is None or entry.run in self._runs or entry.run in self._given_up:
             return
+        if isinstance(entry.detail, Opened):
+            return  # nothing of it was before
         try:
             found = run_entries(self._repo, commit, entry.path.rpartition("/")[0])
             before = [one for one in found if (one.predicate.sequence or 0) < (entry.predicate.sequence or 0)]
