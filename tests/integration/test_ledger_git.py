@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import json
 import subprocess
@@ -24,6 +25,7 @@ from controller.ledger.entry import read
 from controller.ledger.fold import lookup_completed, lookup_lock
 from controller.ledger.log import (
     CHECKPOINT,
+    EMPTY_ROOT,
     Tree,
     leaf_hash,
     merkle_root,
@@ -34,6 +36,7 @@ from controller.ledger.log import (
 from controller.ledger.schemas import evidence_schemas
 from controller.model import entry as e
 from controller.model.keys import key_id
+from controller.model.restart import Restart
 from tests.support.evidence import git, sha
 from tests.support.home import REQUESTS, Home
 
@@ -71,11 +74,29 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
         matching=0,
         match=False,
     )
+    acknowledged = e.MainAcknowledged(commit=git("bad"), code="signer-unknown", acknowledgements=())
+    restart = Restart(
+        number=1,
+        project=home.root.project,
+        genesis=home.root.genesis,
+        trust_version=1,
+        evidence=None,
+        size=0,
+        root=base64.b64encode(EMPTY_ROOT).decode(),
+        lost=None,
+        main=home.root.genesis,
+        requests=story.requests,
+        reason="the disk is gone",
+        at=story.at,
+    )
+    restarted = e.EvidenceRestarted(restart=restart, digest=sha("restart"), signatures={"olga": "armor"})
     home.batch(
         [
             story.draft("witnessed", witnessed),
             story.draft("time-anchored", anchored),
             story.draft("replayed", replayed),
+            story.draft("main-acknowledged", acknowledged),
+            story.draft("evidence-restarted", restarted),
         ]
     )
     drafts = story.run("dev", "shop-1", sealed=False)

@@ -111,7 +111,10 @@ TAMPERINGS: dict[str, tuple[Tamper, set[str]]] = {
     "artifact never stored": (with_inputs(without_artifact), {"artifact-mismatch"}),
     "artifact stored with other bytes": (falsified_artifact, {"digest-mismatch", "artifact-mismatch"}),
     "artifact that nothing renders to": (with_inputs(other_artifact, other_artifact), {"artifact-mismatch"}),
-    "inputs without a plan": (with_inputs(unnamed_plan, unnamed_plan), {"artifact-mismatch"}),
+    "inputs without a plan": (
+        with_inputs(unnamed_plan, unnamed_plan),
+        {"artifact-mismatch", "report-mismatch"},
+    ),
     "inputs that say two things of artifacts": (with_inputs(says_otherwise), {"artifact-mismatch"}),
     "orders with other artifacts": (with_inputs(lambda draft: draft, other_orders), {"artifact-mismatch"}),
     "report of another plan": (other_plan_followed, {"report-mismatch"}),

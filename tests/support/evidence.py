@@ -113,8 +113,14 @@ class Story:
             files=dict(files or {}),
         )
 
-    def accepted(self, tip: str, commits: int = 1, slots: tuple[e.SlotChange, ...] = ()) -> e.Draft:
-        detail = e.Accepted(previous=self.main, tip=tip, commits=commits, slots=slots)
+    def accepted(
+        self,
+        tip: str,
+        commits: int = 1,
+        slots: tuple[e.SlotChange, ...] = (),
+        cured: tuple[str, ...] = (),
+    ) -> e.Draft:
+        detail = e.Accepted(previous=self.main, tip=tip, commits=commits, slots=slots, cured=cured)
         draft = self.draft("accepted", detail)
         self.main = tip
         return draft.model_copy(update={"observed": draft.observed.model_copy(update={"main": tip})})
