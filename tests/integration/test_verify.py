@@ -30,8 +30,12 @@ Tamper = Callable[[Home], None]
 
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
+    return a_home_to_tamper_with(tmp_path)
+
+
+def a_home_to_tamper_with(folder: Path) -> Home:
     """One completed run with an agent's report, one rolled back, one open."""
-    home = Home(tmp_path, agents=("a",))
+    home = Home(folder, agents=("a",))
     home.release("shop-1")
     home.release("shop-2")
     home.batch(home.story.run("dev", "shop-1"))
