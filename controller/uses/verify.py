@@ -48,10 +48,17 @@ FEW = 1000
 """Commits after a verified past that are walked without proofs."""
 
 NEEDS_ALL_EVIDENCE = frozenset(
-    {"lock-unbacked", "revert-unbacked", "main-not-accepted", "observed-unknown", "request-unjudged"}
+    {
+        "foreign-evidence",
+        "lock-unbacked",
+        "main-not-accepted",
+        "observed-unknown",
+        "request-unjudged",
+        "revert-unbacked",
+    }
 )
-"""What looks wrong on main and requests when the evidence of it cannot be read; not said then, because the
-damage was said."""
+"""What looks wrong on main and requests, or by them, when the evidence of it was not read: it is damaged, which is
+said, or older than where the walk begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +107,7 @@ def verify(
     """Verify main, requests and evidence from genesis.
 
     `run` keeps only the findings about one run; `since` walks only the evidence after a commit that was
-    verified before. `ask` answers the questions of gates outside the core (`CelWorker.ask`); without it their
+    verified before, and judges main and requests as far as that evidence allows. `ask` answers the questions of gates outside the core (`CelWorker.ask`); without it their
     verdicts are not made again. `progress(done, total)` counts evidence commits. With a `past`, only what came
     after it is looked at, and everything as soon as that is not clean: a past never changes an answer, and
     `notice` is told when the branches do not hold it. `keep` gets the past that a clean answer leaves. Raises
@@ -151,7 +158,7 @@ def _anew(look: _Look, run: str | None, since: str | None) -> Told:
         findings += found
     history = look.history(ground, facts, edge)
     found, refused = _audit(history)
-    if broken is not None:
+    if broken is not None or since is not None:
         found = [finding for finding in found if finding.code not in NEEDS_ALL_EVIDENCE]
     findings += found
     if run is not None:
@@ -198,7 +205,8 @@ def _go_on(look: _Look, past: Past, notice: Callable[[str], None] | None) -> Tol
     begin = edge_at(repo, past.evidence)
     facts.acknowledged = {one.commit: one for one in begin.state.cursors.acknowledged}
     found, findings, edge = segments.walk(repo, ground, begin, past.evidence, evidence, look.progress)
-    if found.restarts or not found.acknowledged.keys() <= positions.keys():
+    moved = any(move.previous not in positions for move, _ in found.moves)
+    if found.restarts or moved or not found.acknowledged.keys() <= positions.keys():
         return None  # what was judged before may count differently now
     facts.join(found)
     history = look.history(ground, facts, edge, past)
