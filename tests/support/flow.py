@@ -128,7 +128,7 @@ class Flow:
         text = self.git("show", f"lockgate/evidence:state/{environment}.json", check=False)
         return dict(json.loads(text)) if text else {}
 
-    def ends(self, environment: str, release: str, phase: str, seconds: float = 30.0) -> dict[str, Any]:
+    def ends(self, environment: str, release: str, phase: str, seconds: float = 90.0) -> dict[str, Any]:
         """Wait until the environment's newest run is of `release` and `phase`; the environment's state."""
 
         def there() -> dict[str, Any] | None:
