@@ -115,7 +115,8 @@ def _shut(sock: Any) -> None:
 class Client:
     """Polls in the name of one agent and verifies what comes back.
 
-    `now` dates the polls; `heard` is told the controller's time of each verified delivery.
+    `now` dates the polls; `heard` is told the controller's time of each verified delivery,
+    and may refuse it.
     """
 
     def __init__(
@@ -146,7 +147,7 @@ class Client:
         the one that was seen.
 
         Raises Unavailable when the controller does not answer, Refused with order-untrusted-signer,
-        order-stale, order-foreign, log-inconsistent, or the controller's own refusal of this agent.
+        order-stale, order-foreign, clock-skew, log-inconsistent, or the controller's own refusal of this agent.
         """
         nonce, known = secrets.token_hex(16), self._logbook.size
         key, certificate = signing_now(self._signer)

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
+from controller.errors import Refused
 from controller.model.order import MAX_CLOCK_SKEW
 
 LATENESS = timedelta(seconds=1)
@@ -45,13 +46,19 @@ class ControllerTime:
         """A verified delivery that was made at `at`, by the controller's clock, has just arrived.
 
         A time further from this machine's clock than the controller lets polls be is not believed: whoever
-        holds the controller's key cannot move an agent to another day.
+        holds the controller's key cannot move an agent to another day. Raises Refused("clock-skew") then: an
+        order taken now would be dated by the wrong one of the two clocks, and its report never count.
         """
         with self._lock:
             ahead = self._own() - at
             if abs(ahead) > timedelta(seconds=MAX_CLOCK_SKEW):
-                self._heard = None
-                return
+                raise Refused(
+                    "clock-skew",
+                    "this machine's clock and the controller's are too far apart, so nothing is taken from it",
+                    expected=f"within {MAX_CLOCK_SKEW:.0f} s of {at.isoformat(timespec='seconds')}",
+                    got=f"{ahead.total_seconds():.0f} s",
+                    cure="set the clock of this host, or of the controller's",
+                )
             # What came faster is nearer to the truth, so time is moved forward at once and back only by far.
             known = self._estimate()
             if known is None or at > known or known - at > LATENESS:

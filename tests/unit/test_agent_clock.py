@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from controller.agent.clock import ControllerTime
+from controller.errors import Refused
 
 T0 = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -87,9 +88,21 @@ def test_a_machine_that_slept_catches_up() -> None:
 @pytest.mark.parametrize("skew", [-301.0, 301.0, 86400.0])
 def test_a_time_too_far_off_is_not_believed(skew: float) -> None:
     host = Host(skew)
-    host.hear()
+    with pytest.raises(Refused, match="clock-skew"):
+        host.hear()
     assert host.error == skew
     assert host.said == []
+
+
+@pytest.mark.parametrize("skew", [-3600.0, 3600.0])
+def test_a_clock_set_far_off_takes_nothing_and_leaves_the_known_time(skew: float) -> None:
+    host = Host(0)
+    host.hear()
+    host.skew = skew
+    with pytest.raises(Refused, match="clock-skew"):
+        host.hear()
+    host.passed += 30
+    assert host.error == 0
 
 
 def test_it_says_once_that_the_clock_is_off_and_once_that_it_agrees_again() -> None:
