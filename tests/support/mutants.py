@@ -36,8 +36,8 @@ REFS = {"main": MAIN, "requests": REQUESTS, "evidence": EVIDENCE_REF}
 
 @dataclass(frozen=True)
 class Mutant:
-    """What a mutation did, in words, the branch that it moved to another tip (None: deleted), and the evidence
-    commit up to which nothing was touched."""
+    """What a mutation did, in words, the branch that it moved to another tip (None: deleted), and the last push of
+    evidence that it left as it was."""
 
     kind: str
     what: str
@@ -76,6 +76,8 @@ class Scene:
         home.git("gc", "-q", "--prune=now")
         self.forge = Forge(home.origin)
         self.lines = {name: self.forge.line(tip) for name, tip in self.tips.items()}
+        self.pushes = [ledger.commit for ledger, _ in home.passes if ledger.commit is not None]
+        """The evidence commits that were tips once: a verification can begin after any of them."""
         self.deltas = {oid: self.forge.delta(oid) for line in self.lines.values() for oid in line}
 
     def _change_trust(self) -> None:
@@ -294,7 +296,8 @@ class Mutator:
             tip = kind(self, rng, branch, place, signers[who])
             if tip is not None and tip[1] != self.scene.tips[branch]:
                 what = f"{branch} {place}: {name}{tip[0]}, signed by {who}"
-                since = line[place - 2] if branch == "evidence" and place > 2 else None
+                untouched = line[:place] if branch == "evidence" else []
+                since = next((oid for oid in reversed(untouched) if oid in self.scene.pushes), None)
                 return Mutant(f"{branch} {name}", what, branch, tip[1], since)
 
     def onto(self, branch: str, place: int) -> str | None:
