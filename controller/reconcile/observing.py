@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from controller.core.accept import MainState, Step, Terms, judge_main, resume_state
-from controller.core.requests import RequestVerdict, judge_request
+from controller.core.requests import RequestVerdict
 from controller.core.trust import TrustState
 from controller.errors import Refused, Stalled
 from controller.ledger import fold
@@ -17,7 +17,7 @@ from controller.model.entry import Accepted, MainRefused
 from controller.model.history import Commit
 from controller.model.trustroot import TrustRoot
 from controller.ports import Repo
-from controller.uses.acknowledged import seen_here
+from controller.uses.asked import judge_asked, read_asked
 from controller.uses.slots import SLOTS, slots_of
 
 HELD_PHASES = ("rolled_back", "rollback_failed", "completed")
@@ -170,12 +170,7 @@ def new_requests(
         ) from error
     found = []
     for commit in commits:
-        changes = repo.changes(commit.parents[0] if commit.parents else None, commit.id)
-        added = changes[0].new if len(changes) == 1 else None
-        # Only a regular file is read: a submodule's id names no blob, and no commit may break the pass.
-        data = repo.read(added.blob) if added is not None and added.mode == 0o100644 else None
-        verdict = judge_request(commit, changes, data, trust, project, now, seen)
-        verdict = seen_here(repo, verdict, ledger.commit)
+        verdict = judge_asked(repo, read_asked(repo, commit.id), trust, project, now, seen, ledger.commit)
         if verdict.request is not None:
             seen.add(verdict.request.id)
         found.append((commit, verdict))

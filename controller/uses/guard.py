@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Protocol
 
 from controller.core.accept import MainState, Step, Terms, genesis_state, judge_main, resume_state
 from controller.core.incoming import RefUpdate, check_names
-from controller.core.requests import judge_request
 from controller.core.trust import TrustState, VerifySsh
 from controller.errors import LockgateError, Refused
 from controller.ledger import fold
@@ -25,7 +24,7 @@ from controller.model.documents import TRUST_PATH
 from controller.model.history import Tips
 from controller.model.trustroot import TrustRoot
 from controller.ports import Repo
-from controller.uses.acknowledged import seen_here
+from controller.uses.asked import judge_asked, read_asked
 from controller.uses.findings import Finding
 from controller.uses.object_audit import unreadable
 from controller.uses.own import Line, cursors_at, line
@@ -205,14 +204,6 @@ class _Push:
         )
         return judge_main(self._repo, self._start, self._after.main, Recorded(self._repo, ledger), terms)
 
-    def _let_stand(self, evidence: str | None) -> dict[str, str]:
-        """The refused commits that owners let stand, with their codes, by what stands and by what comes."""
-        found: dict[str, str] = {}
-        for commit in filter(None, (self._line.good, evidence)):
-            cursors = cursors_at(self._repo, commit)
-            found |= {one.commit: one.code for one in (*cursors.let_stand, *cursors.acknowledged)}
-        return found
-
     @cached_property
     def _main_now(self) -> MainState:
         evidence = self._incoming.get(self._root.refs.evidence)
@@ -254,12 +245,8 @@ class _Push:
         seen = set() if update.old is None else _asked(repo, update.old)
         refused = []
         for oid in commits:
-            commit = repo.commit(oid)
-            changes = repo.changes(commit.parents[0] if commit.parents else None, oid)
-            added = changes[0].new if len(changes) == 1 else None
-            data = repo.read(added.blob) if added is not None and added.mode == 0o100644 else None
-            verdict = judge_request(commit, changes, data, trust, self._root.project, self._now, seen)
-            verdict = seen_here(repo, verdict, self._after.evidence)
+            asked = read_asked(repo, oid)
+            verdict = judge_asked(repo, asked, trust, self._root.project, self._now, seen, self._after.evidence)
             if verdict.request is not None:
                 seen.add(verdict.request.id)
             if not verdict.accepted:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from controller.core.requests import judge_request
 from controller.core.trust import TrustState
 from controller.errors import Invalid, Refused
 from controller.model.entry import RequestJudged
-from controller.uses.acknowledged import UNBACKED, misread, seen_here
+from controller.uses.acknowledged import UNBACKED, misread
+from controller.uses.asked import judge_asked, read_asked
 from controller.uses.findings import Finding, RefusedCommit, rule_of
 from controller.uses.whole_history import Answer, History
 
@@ -86,18 +86,15 @@ def _granted_wrongly(
     """Why an accepted request may not have been accepted by the verdict at `oid`, or None. A refusal needs no
     second opinion."""
     repo = history.repo
-    commit = repo.commit(detail.commit)
-    changes = repo.changes(commit.parents[0] if commit.parents else None, commit.id)
-    data = repo.read(changes[0].new.blob) if len(changes) == 1 and changes[0].new is not None else None
+    asked = read_asked(repo, detail.commit)
     if not detail.accepted:
         return None
     trusts: tuple[TrustState, ...] = history.ground.trusts.get(version, ())
-    verdicts = [judge_request(commit, changes, data, trust, history.root.project, at, seen) for trust in trusts]
-    verdicts = [seen_here(repo, verdict, oid) for verdict in verdicts]
+    verdicts = [judge_asked(repo, asked, trust, history.root.project, at, seen, oid) for trust in trusts]
     granted = next((verdict for verdict in verdicts if verdict.accepted), None)
     if granted is not None:
-        what = f"request {commit.id[:12]} acknowledges something else than is recorded of it"
-        return (UNBACKED, what) if misread(commit.id, detail.acknowledges, granted) else None
+        what = f"request {detail.commit[:12]} acknowledges something else than is recorded of it"
+        return (UNBACKED, what) if misread(detail.commit, detail.acknowledges, granted) else None
     if not verdicts:
         return "observed-unknown", f"no trust version {version} is known"
-    return verdicts[0].code, f"request {commit.id[:12]} was accepted: {verdicts[0].message}"
+    return verdicts[0].code, f"request {detail.commit[:12]} was accepted: {verdicts[0].message}"

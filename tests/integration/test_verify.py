@@ -114,6 +114,20 @@ def test_every_request_has_one_verdict(home: Home) -> None:
     assert codes(home) == {"request-judged-twice"}
 
 
+def test_a_refused_request_that_is_no_file_breaks_nothing(home: Home) -> None:
+    """A submodule's id names no object here, and anybody who can push to the branch can add one."""
+    tip = home.commit(REQUESTS, {"requests/x": b"x"}, "mallory", "Request")
+    home.git("read-tree", tip)
+    home.git("update-index", "--add", "--cacheinfo", f"160000,{'1' * 40},requests/y")
+    forged = home.git(
+        "-c", "user.name=mallory", "-c", "user.email=mallory@example.com",
+        "commit-tree", home.git("write-tree").strip(), "-p", tip, "-m", "Request",
+    ).strip()  # fmt: skip
+    home.git("update-ref", REQUESTS, forged)
+    home.batch([home.story.request(tip), home.story.request(forged)])
+    assert codes(home) == set()
+
+
 def accept_unauthorised(home: Home) -> None:
     home.batch([home.story.request(home.commit(REQUESTS, {"requests/x": b"x"}, "mallory"), accepted=True)])
 
