@@ -188,7 +188,6 @@ class Part(BaseModel):
         validate_by_alias=True,
         validate_by_name=True,
         allow_inf_nan=False,
-        use_attribute_docstrings=True,
     )
 
 

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
-from controller.model.base import NAME_DESCRIPTION, NAME_MAX, NAME_PATTERN
+from pydantic import BaseModel
+from pydantic.json_schema import GenerateJsonSchema
+
+from controller.model.base import NAME_DESCRIPTION, NAME_MAX, NAME_PATTERN, Part
 from controller.model.documents import KINDS, schema_stem
 
 BASE = "https://lockgate.dev/schemas/v1/"
@@ -17,10 +23,51 @@ def schema_id(stem: str) -> str:
     return f"{BASE}{stem}.schema.json"
 
 
+class Described(GenerateJsonSchema):
+    """Describes the fields of documents by the docstrings below them.
+
+    pydantic's own `use_attribute_docstrings` would read the source of every model at each start of a command;
+    here it is read when a schema is wanted.
+    """
+
+    def model_schema(self, schema: Any) -> dict[str, Any]:
+        """See GenerateJsonSchema."""
+        made = super().model_schema(schema)
+        for alias, text in _described(schema["cls"]).items():
+            made["properties"][alias]["description"] = text
+        return made
+
+
+@cache
+def _described(model: type[BaseModel]) -> dict[str, str]:
+    """Field, as it is written in files -> the docstring below it, in the class that declares it."""
+    found: dict[str, str] = {}
+    for name, field in model.model_fields.items():
+        declaring = next(one for one in model.__mro__ if name in one.__dict__.get("__annotations__", {}))
+        if field.description is None and issubclass(declaring, Part) and name in (said := _docstrings(declaring)):
+            found[field.alias or name] = said[name]
+    return found
+
+
+@cache
+def _docstrings(model: type) -> dict[str, str]:
+    (body,) = ast.parse(inspect.getsource(model)).body
+    assert isinstance(body, ast.ClassDef)
+    return {
+        field.target.id: inspect.cleandoc(said.value.value)
+        for field, said in pairwise(body.body)
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(field.target, ast.Name)
+        and isinstance(said, ast.Expr)
+        and isinstance(said.value, ast.Constant)
+        and isinstance(said.value.value, str)
+    }
+
+
 @cache
 def document_schema(kind: str) -> dict[str, Any]:
     """The schema of one kind. Raises KeyError for an unknown kind. The result is shared: do not change it."""
-    raw = KINDS[kind].model_json_schema(by_alias=True)
+    raw = KINDS[kind].model_json_schema(by_alias=True, schema_generator=Described)
     tidy = tidied(raw)
     return {"$schema": DIALECT, "$id": schema_id(schema_stem(kind)), "title": kind, **tidy}
 
