@@ -114,8 +114,9 @@ class Repo(Protocol):
         """A blob's bytes, checked against its id. Raises Refused("object-corrupt")."""
         ...
 
-    def intact(self) -> bool:
-        """Whether the object database is what its own checksums say, so that an object that is there is whole."""
+    def intact(self, since: str = "") -> str | None:
+        """Whether the object database is what its own checksums say, so that an object that is there is whole: a
+        mark, with which the next look reads only the files that were changed `since`; None when it is not."""
         ...
 
     def replica(self, commit: str | None) -> Replica:

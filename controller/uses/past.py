@@ -20,7 +20,7 @@ from controller.model.trustroot import TrustRoot
 from controller.uses.findings import RefusedCommit, TimeMark, VerifyReport
 from controller.uses.whole_history import History
 
-FORMAT = 1
+FORMAT = 2
 _OID = Annotated[str, Field(pattern="^[0-9a-f]{40}([0-9a-f]{24})?$")]
 _COUNT = Annotated[int, Field(ge=0)]
 
@@ -34,6 +34,8 @@ class Past(BaseModel):
     main: _OID
     requests: _OID | None
     evidence: _OID
+    objects: str
+    """The repository's mark of what was whole (`Repo.intact`)."""
     commits: _COUNT
     entries: _COUNT
     runs: _COUNT
@@ -53,11 +55,11 @@ class Past(BaseModel):
     """How far the log is time-stamped."""
 
 
-def past_of(history: History, report: VerifyReport, trust: Iterable[str]) -> Past | None:
-    """What a verification of everything leaves; None when it was not clean. `trust` are the commits of main that
-    change the trust document."""
+def past_of(history: History, report: VerifyReport, trust: Iterable[str], objects: str | None) -> Past | None:
+    """What a verification of everything leaves; None when it was not clean or the objects are not known to be
+    whole. `trust` are the commits of main that change the trust document."""
     facts, judged, tips, past = history.facts, history.judged, history.tips, history.past
-    if not report.verified or judged is None or tips.main is None or tips.evidence is None:
+    if not report.verified or judged is None or tips.main is None or tips.evidence is None or objects is None:
         return None
     positions = history.ground.main
     ends = _resting(judged) | {history.begin}
@@ -74,6 +76,7 @@ def past_of(history: History, report: VerifyReport, trust: Iterable[str]) -> Pas
         main=main,
         requests=_last_judged(history),
         evidence=tips.evidence,
+        objects=objects,
         commits=report.commits,
         entries=report.entries,
         runs=report.runs,

@@ -135,7 +135,8 @@ class Prover:
         else:
             own = f"/{entry.predicate.sequence or 0:03d}-"
             names = [name for name in listing if own in name[len(folder) + 1 :]]
-        found = {name: listing.pop(name) for name in names if name in listing}
+        # A walk that began in the midst of the run finds there what stood before.
+        found = {name: listing.pop(name) for name in names if name in listing and not replica.holds(name)}
         if isinstance(detail, Inputs):
             found |= self._artifacts(replica, detail)
         if isinstance(detail, Sealed):

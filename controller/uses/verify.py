@@ -44,9 +44,6 @@ HISTORY_CHECKS: tuple[Callable[[History], Answer], ...] = (
 commits; a new rule is one more function here."""
 
 
-FEW = 1000
-"""Commits after a verified past that are walked without proofs."""
-
 NEEDS_ALL_EVIDENCE = frozenset(
     {
         "foreign-evidence",
@@ -140,7 +137,8 @@ def _anew(look: _Look, run: str | None, since: str | None) -> Told:
         return VerifyReport(False, 0, 0, 0, (), (finding,)), None
     trust: list[str] = []
     trusts = signed_versions(repo, root, positions, look.verify_ssh, trust)
-    ground = look.ground(trusts, positions, repo.intact())
+    objects = repo.intact()
+    ground = look.ground(trusts, positions, objects is not None)
     facts, edge = Facts(), Edge()
     commits: list[str] = []
     broken: Finding | None = None
@@ -168,13 +166,17 @@ def _anew(look: _Look, run: str | None, since: str | None) -> Told:
         findings = [finding for finding in findings if f"/{run}/" in finding.path or not finding.path]
     unique = tuple(dict.fromkeys(_in_order(findings, positions, commits)))
     report = _report(history, len(commits), refused, unique)
-    return report, past_of(history, report, trust)
+    return report, past_of(history, report, trust, objects)
 
 
 def _go_on(look: _Look, past: Past, notice: Callable[[str], None] | None) -> Told | None:
     """The answer and what it leaves, from what came after a verified past; None when it takes a whole walk: the
-    branches do not hold that past, or what came after is not clean. Raises as reading does."""
+    branches do not hold that past, an object that was written since is damaged, or what came after is not clean.
+    Raises as reading does."""
     repo, root, tips = look.repo, look.root, look.tips
+    objects = repo.intact(past.objects)
+    if objects is None:
+        return None
     lines = [
         (tips.main, past.main, root.refs.main),
         (tips.evidence, past.evidence, root.refs.evidence),
@@ -194,8 +196,7 @@ def _go_on(look: _Look, past: Past, notice: Callable[[str], None] | None) -> Tol
     positions = {oid: place for place, oid in enumerate([past.main, *main])}
     trust: list[str] = []
     trusts = signed_versions(repo, root, [*past.trust, *main], look.verify_ssh, trust)
-    # A few commits are sooner compared path by path than every pack is summed up.
-    ground = look.ground(trusts, positions, len(evidence) > FEW and repo.intact())
+    ground = look.ground(trusts, positions, intact=True)
     facts = Facts(
         entries=past.entries,
         runs=past.runs,
@@ -215,7 +216,7 @@ def _go_on(look: _Look, past: Past, notice: Callable[[str], None] | None) -> Tol
     if findings or problems or history.judged is None:
         return None
     report = _report(history, past.commits + len(evidence), refused, ())
-    return report, past_of(history, report, trust)
+    return report, past_of(history, report, trust, objects)
 
 
 def _audit(history: History) -> Answer:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import random
+import subprocess
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from weakref import WeakKeyDictionary
@@ -13,8 +15,8 @@ import pytest
 import yaml
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
+from controller.adapters.git.integrity import intact
 from controller.adapters.git.keys import KeySigner
-from controller.adapters.git.repo import GitRepo
 from controller.cli.app import run as lockgate
 from controller.core.trust import TRUST_NAMESPACE
 from controller.errors import Invalid
@@ -25,7 +27,7 @@ from controller.model.trustroot import TrustRoot
 from controller.uses.findings import VerifyReport
 from controller.uses.past import Past, past_bytes, read_past
 from controller.uses.past_file import PastFile, cache_path, rules_digest
-from tests.integration.test_verify import TAMPERINGS, a_home_to_tamper_with, codes, event
+from tests.integration.test_verify import TAMPERINGS, a_home_to_tamper_with, event
 from tests.support.home import MAIN, PATHS, REQUESTS, Home
 from tests.support.shop import trust_document
 
@@ -405,14 +407,62 @@ def test_the_command_keeps_what_it_verified(
     assert path.read_bytes() == kept
 
 
-def test_a_damaged_past_is_for_a_look_without_the_cache(cached: Cached) -> None:
-    """What rots after it was verified is not read again; `git fsck` and a look anew find it."""
+def rot(home: Home) -> str:
+    """Change one byte of a past entry in the stored object itself, its name left as it was; the entry's path."""
+    rows = home.git("ls-tree", "-r", EVIDENCE_REF).splitlines()
+    path = next(row.partition("\t")[2] for row in rows if "-opened" in row)
+    blob = home.git("rev-parse", f"{EVIDENCE_REF}:{path}").strip()
+    objects = home.origin / "objects"
+    for pack in list((objects / "pack").glob("*.pack")):
+        loose = home.origin / pack.name
+        pack.rename(loose)
+        for other in (objects / "pack").glob(f"{pack.stem}.*"):
+            other.unlink()
+        with loose.open("rb") as stream:
+            subprocess.run(["git", "-C", str(home.origin), "unpack-objects", "-q"], stdin=stream, check=True)
+    file = objects / blob[:2] / blob[2:]
+    data = bytearray(zlib.decompress(file.read_bytes()))
+    data[len(data) // 2] ^= 1
+    file.chmod(0o644)
+    file.write_bytes(zlib.compress(bytes(data)))
+    return path
+
+
+def test_a_byte_that_rots_in_the_verified_past_is_found(cached: Cached) -> None:
     home = cached.home
-    reader = GitRepo.read_only(home.origin)
+    path = rot(home)
+    report = cached.verify()
+    assert not report.verified
+    assert path in {finding.path for finding in report.findings}
+    assert report == home.verify()
+
+
+def test_a_look_reads_only_the_objects_that_came_since(cached: Cached) -> None:
+    home, objects = cached.home, cached.home.origin / "objects"
+    mark = intact(objects)
+    assert mark is not None
+    assert intact(objects, mark) == mark
+    home.batch(event(home))
+    later = intact(objects, mark)
+    assert later not in (None, mark)
+    assert intact(objects, "another folder's") == later
+    assert cached.verify() == home.verify()
+    assert cached.past is not None
+    assert cached.past.objects == later
+    rot(home)
+    assert intact(objects, later or "") is None
+    assert intact(objects) is None
+
+
+def test_a_past_holds_in_another_copy_that_is_whole(cached: Cached, tmp_path: Path) -> None:
+    home = cached.home
+    home.git("clone", "-q", "--mirror", str(home.origin), str(tmp_path / "copy.git"))
+    home.batch(event(home))
+    mine, home.origin = home.origin, tmp_path / "copy.git"
     try:
-        assert cached.past is not None
-        assert reader.chain_after(cached.past.evidence, cached.past.evidence) == []
-        assert reader.chain_after(cached.past.evidence, "0" * 40) is None
+        assert cached.verify().verified
+        assert cached.walked == 0
+        rot(home)
+        assert not cached.verify().verified
     finally:
-        reader.close()
-    assert codes(home) == set()
+        home.origin = mine

@@ -68,9 +68,9 @@ class IncomingRepo(GitRepo):
         store = _QuarantinedStore(place.gitdir, self._folders)
         return DirectOrigin(place.gitdir, store, RefFiles(place.gitdir), reader=True)
 
-    def intact(self) -> bool:
+    def intact(self, since: str = "") -> str | None:
         """No: what is only just coming in has no checksums of its own yet."""
-        return False
+        return None
 
 
 def quarantine(gitdir: Path, environ: Mapping[str, str]) -> tuple[Path, ...]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -16,24 +17,37 @@ _PIECE: Final = 1 << 20
 _SUM: Final = 20
 
 
-def intact(objects: Path) -> bool:
-    """Whether every pack, index and loose object below an `objects` folder holds its checksum.
+def intact(objects: Path, since: str = "") -> str | None:
+    """Whether every pack, index and loose object below an `objects` folder holds its checksum: then a mark, to be
+    given as `since` the next time, when only files that were changed after it are read; None when one does not.
 
-    False also where that cannot be said: unreadable files, alternates, packs that vanish during the look.
+    A mark counts for the folder that it was made of. Change times are the kernel's: nobody sets them back without
+    the machine's clock. None also where it cannot be said: unreadable files, alternates, packs that vanish.
     """
     try:
         if (objects / "info" / "alternates").exists():
-            return False
-        packs = sorted((objects / "pack").glob("*.idx")) if (objects / "pack").is_dir() else []
-        return all(_sealed(index) and _sealed(index.with_suffix(".pack")) for index in packs) and all(
-            _named(file)
-            for folder in objects.iterdir()
-            if len(folder.name) == 2 and folder.is_dir()
-            for file in folder.iterdir()
-            if not file.name.startswith("tmp_")
-        )
-    except OSError:
-        return False
+            return None
+        seen = objects.stat()
+        here = f"{seen.st_dev}-{seen.st_ino}-"
+        known = newest = int(since.removeprefix(here)) if since.startswith(here) else 0
+        for file, holds in _files(objects):
+            changed = file.stat().st_ctime_ns
+            newest = max(newest, changed)
+            if changed >= known and not holds(file):
+                return None
+        return f"{here}{newest}"
+    except (OSError, ValueError):
+        return None
+
+
+def _files(objects: Path) -> Iterator[tuple[Path, Callable[[Path], bool]]]:
+    """Every file that holds objects, and what tells whether it is whole."""
+    for index in sorted((objects / "pack").glob("*.idx")):
+        yield index, _sealed
+        yield index.with_suffix(".pack"), _sealed
+    for folder in objects.iterdir():
+        if len(folder.name) == 2 and folder.is_dir():
+            yield from ((file, _named) for file in folder.iterdir() if not file.name.startswith("tmp_"))
 
 
 def _sealed(path: Path) -> bool:

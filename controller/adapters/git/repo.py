@@ -188,9 +188,9 @@ class GitRepo:
         """A blob's bytes, checked against its id."""
         return self.store.raw(blob, b"blob")
 
-    def intact(self) -> bool:
-        """Whether the object database is what its own checksums say."""
-        return intact(self.gitdir / "objects")
+    def intact(self, since: str = "") -> str | None:
+        """Whether the object database is what its own checksums say: a mark for the next look, or None."""
+        return intact(self.gitdir / "objects", since)
 
     def replica(self, commit: str | None) -> Replica:
         """A commit's tree (None: the empty one), to be changed in memory."""
