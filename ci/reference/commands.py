@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import enum
-import importlib
 import inspect
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-import typer
 
 from ci.reference.markdown import cell, code, table
 from ci.reference.markdown import page as whole
@@ -34,7 +31,7 @@ NOT_SHOWN = ("help", "install_completion", "show_completion")
 
 def page() -> str:
     """The page."""
-    root = _root()
+    root = door.root().make_all()
     listed = list(_commands(root, ()))
     index = [
         (f"[{' '.join(path)}](#lockgate-{'-'.join(path)})", cell(_first(command))) for path, command in listed
@@ -42,18 +39,10 @@ def page() -> str:
     return whole(
         "Commands",
         INTRO,
-        "## Options of every command\n\n" + _parameters(root, "LOCKGATE"),
+        "## Options of every command\n\n" + _parameters(root),
         "## Commands\n\n" + table(("command", "does"), index),
         *(_section(path, command) for path, command in listed),
     )
-
-
-def _root() -> Any:
-    app = typer.Typer(context_settings=door.app.info.context_settings)
-    app.callback()(door.options)
-    for group in door.GROUPS:
-        importlib.import_module(f"controller.cli.{group}").register(app)
-    return typer.main.get_command(app)
 
 
 def _commands(group: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -67,12 +56,11 @@ def _commands(group: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ..
 def _section(path: tuple[str, ...], command: Any) -> str:
     arguments = [p for p in command.params if p.param_type_name == "argument"]
     usage = " ".join(["lockgate", *path, "[OPTIONS]", *(_argument(p) for p in arguments)])
-    prefix = "_".join(("LOCKGATE", *path)).upper().replace("-", "_")
     text = inspect.cleandoc(command.help or "").split("\f")[0]
     return "\n\n".join(
         filter(
             None,
-            [f"## lockgate {' '.join(path)}", text, f"```\n{usage}\n```", _parameters(command, prefix).strip()],
+            [f"## lockgate {' '.join(path)}", text, f"```\n{usage}\n```", _parameters(command).strip()],
         )
     )
 
@@ -82,7 +70,7 @@ def _argument(parameter: Any) -> str:
     return name if parameter.required else f"[{name}]"
 
 
-def _parameters(command: Any, prefix: str) -> str:
+def _parameters(command: Any) -> str:
     rows = [
         (
             ", ".join(code(name) for name in (*parameter.opts, *parameter.secondary_opts))
@@ -90,21 +78,13 @@ def _parameters(command: Any, prefix: str) -> str:
             else code(_argument(parameter)),
             _type(parameter),
             "required" if parameter.required else _default(parameter),
-            code(_variable(parameter, prefix)),
+            code(parameter.envvar or ""),
             cell(getattr(parameter, "help", None) or ""),
         )
         for parameter in command.params
         if parameter.name not in NOT_SHOWN and not getattr(parameter, "hidden", False)
     ]
     return table(("option", "type", "default", "environment variable", "meaning"), rows) if rows else ""
-
-
-def _variable(parameter: Any, prefix: str) -> str:
-    if isinstance(parameter.envvar, str):
-        return parameter.envvar
-    if parameter.param_type_name != "option" or getattr(parameter, "is_eager", False):
-        return ""
-    return f"{prefix}_{parameter.name.upper()}"
 
 
 def _type(parameter: Any) -> str:

@@ -43,7 +43,7 @@ def _described(model: type[BaseModel]) -> dict[str, str]:
     """Field, as it is written in files -> the docstring below it, in the class that declares it."""
     found: dict[str, str] = {}
     for name, field in model.model_fields.items():
-        declaring = next(one for one in model.__mro__ if name in one.__dict__.get("__annotations__", {}))
+        declaring = next(one for one in model.__mro__ if name in inspect.get_annotations(one))
         if field.description is None and issubclass(declaring, Part) and name in (said := _docstrings(declaring)):
             found[field.alias or name] = said[name]
     return found

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 
 from controller.cli import app as cli
 
@@ -23,9 +21,7 @@ CALL = re.compile(r"(?:^|[|;&(\s])(lockgate [^|;&)>\n]*)", re.MULTILINE)
 
 @pytest.fixture(scope="module")
 def root() -> Any:
-    for group in cli.GROUPS:
-        importlib.import_module(f"controller.cli.{group}").register(cli.app)
-    return typer.main.get_command(cli.app)
+    return cli.root().make_all()
 
 
 def lines(page: Path) -> list[str]:
