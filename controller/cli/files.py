@@ -47,7 +47,9 @@ def init(
     ] = None,
     key: Annotated[
         str | None,
-        typer.Option("--key", help="The owner's own private key (file, ssh-agent:WHICH); else one is made."),
+        typer.Option(
+            "--key", help="The owner's own private key (file, ssh-agent:WHICH, pkcs11:URI); else one is made."
+        ),
     ] = None,
 ) -> None:
     """A new repository from the scaffold, with its trust root and first keys outside of it."""

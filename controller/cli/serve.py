@@ -24,7 +24,8 @@ def controller(
     context: typer.Context,
     trust_root: Annotated[Path, typer.Option("--trust-root", help="The pinned trust root.")],
     signing_key: Annotated[
-        str, typer.Option("--signing-key", help="The controller's key: a file, env:NAME, ssh-agent:WHICH.")
+        str,
+        typer.Option("--signing-key", help="The controller's key: a file, env:NAME, ssh-agent:WHICH, pkcs11:URI."),
     ],
     state_dir: Annotated[
         Path, typer.Option("--state-dir", help="Caches and health; deletable at any time.")
@@ -67,7 +68,9 @@ def agent(
     trust_root: Annotated[Path, typer.Option("--trust-root", help="The pinned trust root.")],
     name: Annotated[str, typer.Option("--name", help="The agent's name, as declared in Git.")],
     environment: Annotated[str, typer.Option("--environment", help="The only environment it takes orders for.")],
-    key: Annotated[str, typer.Option("--key", help="The agent's key: a file, env:NAME, ssh-agent:WHICH.")],
+    key: Annotated[
+        str, typer.Option("--key", help="The agent's key: a file, env:NAME, ssh-agent:WHICH, pkcs11:URI.")
+    ],
     controller: Annotated[str, typer.Option("--controller", help="The controller's address.")],
     directory: Annotated[Path, typer.Option("--dir", help="The target's root: versions, sticker, journal.")],
     images: Annotated[Path | None, typer.Option("--images", help="Folder of OCI image layouts.")] = None,

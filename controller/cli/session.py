@@ -27,7 +27,7 @@ RootOption = Annotated[
     Path | None, typer.Option("--trust-root", help="The pinned trust root; names the branches where they differ.")
 ]
 KeyOption = Annotated[
-    str | None, typer.Option("--key", help="Your private key: a file, env:NAME, or ssh-agent:WHICH it holds.")
+    str | None, typer.Option("--key", help="Your private key: a file, env:NAME, ssh-agent:WHICH, pkcs11:URI.")
 ]
 NameOption = Annotated[
     str | None, typer.Option("--name", help="Your name in the commit; by default your name in the trust document.")

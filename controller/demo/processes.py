@@ -53,7 +53,9 @@ class Processes:
         for name, environment in agents.items():
             self.start_agent(name, environment)
 
-    def start_agent(self, name: str, environment: str, environ: Mapping[str, str] | None = None) -> None:
+    def start_agent(
+        self, name: str, environment: str, environ: Mapping[str, str] | None = None, options: Iterable[str] = ()
+    ) -> None:
         """Start one agent; its services end with it."""
         stage = self.stage
         folder = stage.agents / name
@@ -62,7 +64,7 @@ class Processes:
             *LOCKGATE,
             *("agent", "--trust-root", str(stage.trust_root), "--name", name, "--environment", environment),
             *("--key", str(stage.keys / name), "--controller", f"http://{self.address}"),
-            *("--dir", str(folder), "--images", str(stage.images), "--stop-services"),
+            *("--dir", str(folder), "--images", str(stage.images), "--stop-services", *options),
         ]
         self.agents[name] = self._start(command, folder / "agent.log", environ)
 

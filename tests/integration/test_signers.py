@@ -19,12 +19,10 @@ from controller.adapters.git import sshsig
 from controller.adapters.signers import open_signer
 from controller.errors import Invalid, LockgateError, Refused, Unavailable
 from controller.ledger import dsse
-from controller.model.keys import key_id
-from controller.ports import Signer
+from tests.support.signers import DATA, holds, stock_accepts
 from tests.support.ssh_agent import HardwareAgent, ssh_agent
 
 KINDS = (("ed25519", ""), ("ecdsa", "256"), ("ecdsa", "384"), ("rsa", "2048"))
-DATA = b"what is signed\n"
 
 
 def make(
@@ -47,23 +45,6 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def agent(keys: dict[str, Path]) -> Iterator[str]:
     with ssh_agent(*keys.values()) as path:
         yield path
-
-
-def stock_accepts(folder: Path, signer: Signer, armored: str, namespace: str, data: bytes = DATA) -> bool:
-    (folder / "allowed").write_text(f"a@example.com {signer.public_key}\n")
-    (folder / "sig").write_text(armored)
-    command = ["ssh-keygen", "-Y", "verify", "-f", "allowed", "-I", "a@example.com", "-n", namespace, "-s", "sig"]
-    return subprocess.run(command, cwd=folder, input=data, capture_output=True).returncode == 0
-
-
-def holds(folder: Path, signer: Signer) -> None:
-    for namespace in ("git", "lockgate-trust"):
-        armored = signer.sign_ssh(DATA, namespace)
-        assert sshsig.verify(armored, DATA, namespace) == signer.public_key
-        assert stock_accepts(folder, signer, armored, namespace)
-        assert not stock_accepts(folder, signer, armored, namespace, b"other bytes")
-    envelope = dsse.sign(DATA, dsse.STATEMENT_PAYLOAD, signer)
-    assert dsse.open_envelope(envelope, {key_id(signer.public_key): signer.public_key}).payload == DATA
 
 
 @pytest.mark.parametrize("kind", [kind + bits for kind, bits in KINDS])
@@ -231,7 +212,7 @@ def test_a_security_key_signs_commits_and_trust_and_no_envelopes(tmp_path: Path)
             hardware.close()
 
 
-@pytest.mark.parametrize("address", ["pkcs11:token=x", "vault:key"])
+@pytest.mark.parametrize("address", ["vault:key", "pkcs12:token=x"])
 def test_an_unknown_scheme_is_refused(address: str) -> None:
     with pytest.raises(Invalid, match="signer-scheme-unknown"):
         open_signer(address)

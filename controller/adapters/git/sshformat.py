@@ -11,6 +11,7 @@ import base64
 import binascii
 import hashlib
 import re
+from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache
 from typing import Final
@@ -318,19 +319,29 @@ def sign(key: PrivateKey, data: bytes, namespace: str) -> str:
 
 def sign_with(key: PrivateKey, public: bytes, data: bytes, namespace: str) -> str:
     """`sign` for a caller that holds the public blob already (saves encoding it for each signature)."""
-    space = namespace.encode()
-    signed = _signed_blob(data, space, b"sha512")
-    if isinstance(key, ed25519.Ed25519PrivateKey):
-        signature = string(b"ssh-ed25519") + string(key.sign(signed))
-    elif isinstance(key, rsa.RSAPrivateKey):
-        raw = key.sign(signed, padding.PKCS1v15(), hashes.SHA512())
-        signature = string(b"rsa-sha2-512") + string(raw)
-    else:
+
+    def signed(message: bytes) -> bytes:
+        if isinstance(key, ed25519.Ed25519PrivateKey):
+            return string(b"ssh-ed25519") + string(key.sign(message))
+        if isinstance(key, rsa.RSAPrivateKey):
+            return string(b"rsa-sha2-512") + string(key.sign(message, padding.PKCS1v15(), hashes.SHA512()))
         kind, _ = _curve_of(key.curve)
-        r, s = decode_dss_signature(key.sign(signed, ec.ECDSA(_CURVES[kind][2])))
-        signature = string(kind) + string(_mpint(r) + _mpint(s))
+        return ecdsa_blob(kind, *decode_dss_signature(key.sign(message, ec.ECDSA(_CURVES[kind][2]))))
+
+    return sign_by(signed, public, data, namespace)
+
+
+def sign_by(signed: Callable[[bytes], bytes], public: bytes, data: bytes, namespace: str) -> str:
+    """`sign` by whatever holds the key: `signed` gives the SSH signature (algorithm, bytes) over its argument."""
+    space = namespace.encode()
+    signature = signed(_signed_blob(data, space, b"sha512"))
     body = string(public) + string(space) + string(b"") + string(b"sha512") + string(signature)
     return armor(_MAGIC + _VERSION + body)
+
+
+def ecdsa_blob(kind: bytes, r: int, s: int) -> bytes:
+    """The SSH signature of an ECDSA key of this kind (RFC 5656 section 3.1.2)."""
+    return string(kind) + string(_mpint(r) + _mpint(s))
 
 
 def sign_raw(key: PrivateKey, data: bytes) -> bytes:

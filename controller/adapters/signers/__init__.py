@@ -1,4 +1,4 @@
-"""Signers by address: `file:PATH` or a bare path, `env:NAME`, `ssh-agent:WHICH`.
+"""Signers by address: `file:PATH` or a bare path, `env:NAME`, `ssh-agent:WHICH`, `pkcs11:URI`.
 
 Whatever holds the private key, the Signer that comes back makes the same signatures: SSHSIG for commits and trust
 documents, bare ones for DSSE envelopes and checkpoints. No address holds a secret, so addresses may be logged.
@@ -19,7 +19,7 @@ from controller.ports import Signer
 
 __all__ = ["SCHEMES", "CertifiedSigner", "open_signer", "signing_now"]
 
-SCHEMES = ("file", "env", "ssh-agent")
+SCHEMES = ("file", "env", "ssh-agent", "pkcs11")
 
 
 def open_signer(address: str | os.PathLike[str], environ: Mapping[str, str] | None = None) -> Signer:
@@ -27,7 +27,8 @@ def open_signer(address: str | os.PathLike[str], environ: Mapping[str, str] | No
 
     `environ` (by default this process's) holds env: keys, LOCKGATE_KEY_PASSPHRASE and SSH_AUTH_SOCK. Raises
     Refused("key-permissions"), Invalid("key-unreadable" | "key-unusable" | "key-locked" | "key-not-in-agent" |
-    "signer-scheme-unknown"), Unavailable("ssh-agent-unreachable").
+    "signer-scheme-unknown"), Unavailable("ssh-agent-unreachable"), and for tokens as
+    `TokenSigner`.
     """
     known = os.environ if environ is None else environ
     text = os.fspath(address)
@@ -49,13 +50,17 @@ def open_signer(address: str | os.PathLike[str], environ: Mapping[str, str] | No
         return _from_environment(rest, known)
     if scheme == "ssh-agent":
         return AgentSigner(known.get("SSH_AUTH_SOCK", ""), rest)
+    if scheme == "pkcs11":
+        from controller.adapters.signers.pkcs11 import TokenSigner
+
+        return TokenSigner(rest, known)
     raise Invalid(
         "signer-scheme-unknown",
         "there is no such kind of signer",
         where=f"{scheme}:",
         expected="a path, " + ", ".join(f"{name}:…" for name in SCHEMES),
         got=f"{scheme}:",
-        cure="name a key file, an environment variable that holds a key, or a key of ssh-agent",
+        cure="name a key file, an environment variable that holds a key, or a key of ssh-agent or of a token",
     )
 
 

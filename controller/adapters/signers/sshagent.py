@@ -7,7 +7,6 @@ around them as in PROTOCOL.sshsig.
 from __future__ import annotations
 
 import base64
-import hashlib
 import socket
 import struct
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
-from controller.adapters.git.sshformat import armor, fingerprint, parse_public_key, string
+from controller.adapters.git.sshformat import fingerprint, parse_public_key, sign_by, string
 from controller.errors import Invalid, LockgateError, Refused, Unavailable
 
 TIMEOUT = 60.0
@@ -77,11 +76,7 @@ class AgentSigner:
 
     def sign_ssh(self, data: bytes, namespace: str) -> str:
         """An armored SSHSIG over `data`."""
-        space, reserved, method = string(namespace.encode()), string(b""), string(b"sha512")
-        signed = b"SSHSIG" + space + reserved + method + string(hashlib.sha512(data).digest())
-        signature = self._sign(signed, _RSA_SHA2_512)
-        version = struct.pack(">I", 1)
-        return armor(b"SSHSIG" + version + string(self._held.blob) + space + reserved + method + string(signature))
+        return sign_by(lambda message: self._sign(message, _RSA_SHA2_512), self._held.blob, data, namespace)
 
     def _sign(self, data: bytes, rsa_flags: int) -> bytes:
         flags = rsa_flags if self._held.public.startswith("ssh-rsa") else 0
