@@ -8,13 +8,11 @@ the accepted tip again, sets it going. `design/trust.md` rules 6, 7, 9 and 10.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from dataclasses import dataclass
 
 from controller.core.acknowledge import let_stand
 from controller.core.judge import Ground, judge_step
 from controller.core.merges import History
-from controller.core.steps import Backing, MainState, RefusedStep, SlotLock, Step, Terms
+from controller.core.steps import UNBACKED, Backing, MainState, Standing, Step, Terms
 from controller.core.trust import TrustState
 from controller.errors import Refused
 from controller.model.documents import PROJECT_PATH, TRUST_PATH
@@ -22,19 +20,13 @@ from controller.model.history import TreeFile
 from controller.model.trustroot import TrustRoot
 
 __all__ = [
-    "Backing",
-    "History",
     "MainState",
-    "RefusedStep",
-    "SlotLock",
     "Step",
     "Terms",
     "genesis_state",
     "judge_main",
     "resume_state",
 ]
-
-_CACHELESS = frozenset({"lock-unbacked", "revert-unbacked"})
 
 
 def genesis_state(history: History, root: TrustRoot) -> MainState:
@@ -123,24 +115,10 @@ def _reusable(state: MainState, commits: list[str], terms: Terms) -> list[Step]:
         return []
     found: list[Step] = []
     for step, commit in zip(state.pending, commits, strict=False):
-        if step.commit != commit or step.refused in _CACHELESS:
+        if step.commit != commit or step.refused in UNBACKED:
             break
         found.append(step)
     return found
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """What refused commits touched, as it stands in the accepted tree, and who signed them.
-
-    Only signers count as authors here: a header that names every reviewer must not make a commit incurable.
-    """
-
-    tainted: Mapping[str, TreeFile | None]
-    authors: frozenset[str]
-
-    def restores(self, path: str, new: TreeFile | None) -> bool:
-        return path in self.tainted and self.tainted[path] == new
 
 
 class _Walk:

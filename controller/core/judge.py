@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, Protocol
+from typing import Literal
 
 from controller.core.attribution import approves_here, named_authors, signed_at, signer_of, trailers
 from controller.core.merges import History, decided_by_merge
@@ -15,7 +15,7 @@ from controller.core.parse import parse
 from controller.core.pathrules import CURE, LOCK, check_path, check_write, counts, refuse, rewritten
 from controller.core.quorum import missing_roles
 from controller.core.restart import owners_of_changes
-from controller.core.steps import Backing, SlotLock, Step, Terms
+from controller.core.steps import Backing, SlotLock, Standing, Step, Terms
 from controller.core.trust import CONTROLLER, TrustState, check_successor, quorum_signers
 from controller.errors import LockgateError, Refused
 from controller.model.documents import TRUST_PATH, Promotion
@@ -26,16 +26,6 @@ _SIGNATURE = re.compile(r"trust/([1-9][0-9]*)/([a-z0-9][a-z0-9.-]*)\.sig")
 _REGULAR = 0o100644
 
 
-class Restorable(Protocol):
-    """What refused commits touched while main stands still (`accept.Standing`)."""
-
-    @property
-    def authors(self) -> frozenset[str]: ...
-    @property
-    def tainted(self) -> Mapping[str, TreeFile | None]: ...
-    def restores(self, path: str, new: TreeFile | None) -> bool: ...
-
-
 @dataclass(frozen=True, slots=True)
 class Ground:
     """What one commit is judged on: history, evidence, the trust before it, and what is standing."""
@@ -44,7 +34,7 @@ class Ground:
     backing: Backing
     terms: Terms
     trust: TrustState
-    standing: Restorable | None
+    standing: Standing | None
     step: str = ""
     """The first-parent commit that is judged, or brings what is judged."""
 

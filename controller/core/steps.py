@@ -8,7 +8,10 @@ from datetime import datetime
 from typing import Literal, Protocol
 
 from controller.core.trust import TrustState, VerifySsh
-from controller.model.history import Change
+from controller.model.history import Change, TreeFile
+
+UNBACKED = frozenset({"lock-unbacked", "revert-unbacked"})
+"""What a commit of the controller is refused with for want of evidence: more evidence may lift it."""
 
 
 class Backing(Protocol):
@@ -83,7 +86,19 @@ class Step:
     new_trust: TrustState | None = field(default=None, repr=False)
 
 
-RefusedStep = Step
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What refused commits touched while main stands still, as it is in the accepted tree, and who signed them.
+
+    Only signers count as authors here: a header that names every reviewer must not make a commit incurable.
+    """
+
+    tainted: Mapping[str, TreeFile | None]
+    authors: frozenset[str]
+
+    def restores(self, path: str, new: TreeFile | None) -> bool:
+        """Whether `new` is what was accepted at a path that they touched."""
+        return path in self.tainted and self.tainted[path] == new
 
 
 @dataclass(frozen=True, slots=True)

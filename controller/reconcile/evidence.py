@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from controller.core.accept import genesis_state
-from controller.core.steps import Step
+from controller.core.steps import UNBACKED, Step
 from controller.core.trust import TrustState, VerifySsh
 from controller.errors import Refused, Stalled
 from controller.ledger import append, log
@@ -24,8 +24,6 @@ from controller.reconcile.observing import Memory
 from controller.uses.own import REPAIRED, Foreign, Line, Trusts, cursors_at, line, line_after
 from controller.uses.pinned import pinned_fault
 from controller.uses.trust_chain import signed_versions
-
-UNBACKED = ("lock-unbacked", "revert-unbacked")
 
 
 class Evidence:
