@@ -208,15 +208,14 @@ def judge(repo: GitRepo, found: View, tip: str) -> Landing | None:
     """How main's rules judge it at `tip`, by the controller's own code; None when that cannot be told."""
     from controller.core.accept import Terms, genesis_state, judge_main, resume_state
     from controller.ledger.append import Ledger
+    from controller.ledger.backing import EvidenceBacking
     from controller.model.trustroot import TrustRoot
-    from controller.reconcile.observing import EvidenceBacking
     from controller.uses.view import project_of
     from controller.wiring.repos import verify_ssh
 
     try:
         project = project_of(found)
-        backing = EvidenceBacking(repo)
-        backing.ledger = Ledger(found.tips.evidence, found.state)
+        backing = EvidenceBacking(repo, Ledger(found.tips.evidence, found.state))
         if found.state.cursors.main is not None:
             state = resume_state(repo, found.state.cursors.main)
         else:

@@ -12,6 +12,7 @@ from controller.core.orderparts import FIRST_ROLES, checks_of, run_of
 from controller.core.rolling import metrics_of, stage_of
 from controller.core.run import Run
 from controller.core.world import RunDocuments, Target
+from controller.ledger.backing import revert_of
 from controller.ledger.fold import EnvironmentState
 from controller.model.agent import Agent
 from controller.model.intent import Intent
@@ -153,13 +154,11 @@ def slot_reverts(
     """
     found = []
     for name, place in sorted(environments.items()):
-        last = place.last_run
-        if name in runs or name in pending or last is None or last.slot is None:
+        last, due, here = place.last_run, revert_of(place), intent.promotions.get(name)
+        if name in runs or name in pending or due is None or here is None:
             continue
-        if last.phase not in ("rolled_back", "rollback_failed", "completed"):
-            continue
-        here = intent.promotions.get(name)
-        wanted = place.slot.blob if place.slot is not None else None
-        if here is not None and here.blob == last.slot.blob and here.blob != wanted:
-            found.append(SlotRevert(name, here.path, wanted, last.run, place.release))
+        assert last is not None and last.slot is not None
+        run, path, wanted = due
+        if here.blob == last.slot.blob and here.blob != wanted:
+            found.append(SlotRevert(name, path, wanted, run, place.release))
     return found

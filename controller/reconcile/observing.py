@@ -11,16 +11,14 @@ from controller.core.accept import MainState, Step, Terms, judge_main, resume_st
 from controller.core.requests import RequestVerdict
 from controller.core.trust import TrustState
 from controller.errors import Refused, Stalled
-from controller.ledger import fold
 from controller.ledger.append import Ledger
+from controller.ledger.backing import EvidenceBacking
 from controller.model.entry import Accepted, MainRefused
 from controller.model.history import Commit
 from controller.model.trustroot import TrustRoot
 from controller.ports import Repo
 from controller.uses.asked import judge_asked, read_asked
-from controller.uses.slots import SLOTS, slots_of
-
-HELD_PHASES = ("rolled_back", "rollback_failed", "completed")
+from controller.uses.slots import slots_of
 
 
 class Memory(Protocol):
@@ -51,31 +49,6 @@ class FileMemory:
             return
 
 
-class EvidenceBacking:
-    """What the evidence says about the controller's own commits on main (trust rule 9)."""
-
-    def __init__(self, repo: Repo) -> None:
-        self._repo = repo
-        self.ledger = Ledger()
-
-    def lock(self, path: str, sha256: str) -> bool:
-        """Whether a lock event records these bytes for this path."""
-        if self.ledger.commit is None:
-            return False
-        release = path.removeprefix("releases/").removesuffix(".lock.yaml")
-        found = fold.lookup_lock(self._repo, self.ledger.commit, release)
-        return found is not None and found.path == path and found.sha256.removeprefix("sha256:") == sha256
-
-    def revert(self, run: str, path: str, blob: str | None) -> bool:
-        """Whether `run` was taken back and this slot's former content is `blob`."""
-        environment = path.removeprefix(SLOTS).removesuffix(".yaml")
-        place = self.ledger.state.environments.get(environment)
-        if place is None or place.last_run is None or place.last_run.run != run:
-            return False
-        former = place.slot.blob if place.slot is not None else None
-        return place.last_run.phase in HELD_PHASES and former == blob
-
-
 @dataclass(frozen=True, slots=True)
 class MainView:
     """Main as judged in this pass, and what of it is not recorded yet: commits that were refused and taken back
@@ -98,7 +71,6 @@ def view_main(
     state: MainState | None,
     tip: str,
     terms: Terms,
-    backing: EvidenceBacking,
 ) -> MainView:
     """Judge main up to `tip`. Raises Stalled("main-rewound" | "main-not-first-parent") when its history broke."""
     cursors = ledger.state.cursors
@@ -109,7 +81,7 @@ def view_main(
     if let_stand:
         terms = replace(terms, acknowledged=let_stand)
     try:
-        state = judge_main(repo, state, tip, backing, terms)
+        state = judge_main(repo, state, tip, EvidenceBacking(repo, ledger), terms)
     except Refused as error:
         raise Stalled(
             error.code,

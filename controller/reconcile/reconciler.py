@@ -34,13 +34,7 @@ from controller.ports import AgentHub, Clock, Repo, Signer
 from controller.reconcile.acting import Actor
 from controller.reconcile.evidence import Evidence
 from controller.reconcile.logbook import LogBook
-from controller.reconcile.observing import (
-    EvidenceBacking,
-    MainView,
-    Memory,
-    new_requests,
-    view_main,
-)
+from controller.reconcile.observing import MainView, Memory, new_requests, view_main
 from controller.reconcile.questions import Questions
 from controller.reconcile.reading import Reader
 from controller.reconcile.restarting import LOST, Restarts
@@ -88,7 +82,6 @@ class Reconciler:
         self.intent: Intent | None = None
         self.runs: dict[str, Run] = {}
         self.documents: dict[str, RunDocuments] = {}
-        self._backing = EvidenceBacking(parts.repo)
         self._actor = Actor(parts)
         self._visible = Visible(parts.repo, parts.log)
         self._requests_seen: dict[str, datetime] = {}
@@ -147,7 +140,7 @@ class Reconciler:
             assert self.ledger.commit is not None
             self._evidence.restarted(self.ledger.commit)
             self.parts.log.restart()
-            self._reload(tips)
+            self._reload()
             self._read(replace(tips, evidence=self.ledger.commit))
 
     def _read(self, tips: Tips) -> None:
@@ -159,11 +152,9 @@ class Reconciler:
         known = self.main.trust if self.main is not None else None
         self.ledger = self._evidence.load(tips, before, known, locks, parts.clock.now())
         if self.ledger is not before or self.ledger.commit is None:
-            self._reload(tips)
+            self._reload()
         self._now = self._time()
-        self.view = view_main(
-            parts.repo, parts.root, self.ledger, self.main, tips.main, self._terms, self._backing
-        )
+        self.view = view_main(parts.repo, parts.root, self.ledger, self.main, tips.main, self._terms)
         self._evidence.check_effects(self.ledger, self.view.state.steps)
         self.main = self.view.state
         self._check_signer(self.main.trust)
@@ -175,9 +166,7 @@ class Reconciler:
         parts, now = self.parts, self._now
         trust = self.main.trust
         by_id = {run.id: run for run in self.runs.values()}
-        self.documents = {
-            run.id: run_documents(parts.reader.document, run, self.intent) for run in self.runs.values()
-        }
+        self.documents = self._pinned_documents(self.intent)
         return World(
             project=parts.root.project,
             now=now,
@@ -266,26 +255,26 @@ class Reconciler:
 
     # -- folding -----------------------------------------------------------------------------------------
 
-    def _reload(self, tips: Tips) -> None:
-        self._backing.ledger = self.ledger
-        self._visible.show(self.ledger)
+    def _reload(self) -> None:
+        """Take over a ledger that was read: main is judged anew from where it was accepted."""
         self.main = None
-        self.runs = {}
-        for entries in self.ledger.open_entries.values():
-            run = fold(entries)
-            self.runs[run.environment] = run
+        self._take_over()
+
+    def _take_over(self) -> None:
+        """The open runs are folded from their entries, whether these were read or have just been recorded."""
+        self._visible.show(self.ledger)
+        runs = map(fold, self.ledger.open_entries.values())
+        self.runs = {run.environment: run for run in runs}
 
     def _adopt(self) -> None:
-        """Take over what was just recorded: the open runs are folded from their entries, as after a restart."""
-        self._backing.ledger = self.ledger
-        self._visible.show(self.ledger)
-        self.runs = {}
-        for entries in self.ledger.open_entries.values():
-            run = fold(entries)
-            self.runs[run.environment] = run
+        """Take over what was just recorded, as after a restart."""
+        self._take_over()
         assert self.intent is not None
+        self.documents = self._pinned_documents(self.intent)
+
+    def _pinned_documents(self, intent: Intent) -> dict[str, RunDocuments]:
         read = self.parts.reader.document
-        self.documents = {run.id: run_documents(read, run, self.intent) for run in self.runs.values()}
+        return {run.id: run_documents(read, run, intent) for run in self.runs.values()}
 
     def _time(self) -> datetime:
         """The one time of a pass, by which keys are judged and which its entries bear. It never goes back.

@@ -19,7 +19,7 @@ from controller.core.trust import TrustState, VerifySsh
 from controller.errors import LockgateError, Refused
 from controller.ledger import fold
 from controller.ledger.append import Ledger
-from controller.ledger.backing import Recorded
+from controller.ledger.backing import EvidenceBacking
 from controller.model.documents import TRUST_PATH
 from controller.model.history import Tips
 from controller.model.trustroot import TrustRoot
@@ -202,7 +202,8 @@ class _Push:
             acknowledged={one.commit: one.code for one in (*cursors.let_stand, *cursors.acknowledged)},
             observed=lambda _: self._now,
         )
-        return judge_main(self._repo, self._start, self._after.main, Recorded(self._repo, ledger), terms)
+        backing = EvidenceBacking(self._repo, ledger)
+        return judge_main(self._repo, self._start, self._after.main, backing, terms)
 
     @cached_property
     def _main_now(self) -> MainState:

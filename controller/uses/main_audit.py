@@ -9,8 +9,9 @@ from controller.core.accept import MainState, Terms, genesis_state, judge_main, 
 from controller.core.pathrules import LOCK
 from controller.core.trust import CONTROLLER, TrustState
 from controller.errors import Invalid, LockgateError, Refused
+from controller.ledger.backing import lock_of
 from controller.ledger.canonical import digest
-from controller.ledger.fold import LockRecord, lookup_lock
+from controller.ledger.fold import LockRecord
 from controller.uses.acknowledged import ACKNOWLEDGED, told
 from controller.uses.evidence_walk import Facts
 from controller.uses.findings import Finding, RefusedCommit, rule_of
@@ -94,8 +95,7 @@ def audit_main(history: History) -> Answer:
 
 def _recorded(history: History, path: str) -> LockRecord | None:
     """The lock that the verified past recorded for a lock file's release."""
-    release = path.rpartition("/")[2].removesuffix(".lock.yaml")
-    return lookup_lock(history.repo, history.past.evidence, release) if history.past is not None else None
+    return lock_of(history.repo, history.past.evidence if history.past is not None else None, path)
 
 
 def compare(history: History, start: str, trust: TrustState, judged: MainState) -> list[Finding]:

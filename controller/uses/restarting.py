@@ -25,8 +25,8 @@ from controller.core.transitions import TRANSITIONS
 from controller.core.trust import VerifySsh
 from controller.errors import LockgateError, Refused
 from controller.ledger.append import Ledger, genesis_drafts
+from controller.ledger.backing import EvidenceBacking
 from controller.ledger.canonical import digest
-from controller.ledger.fold import lookup_lock
 from controller.model.documents import ReleaseLock
 from controller.model.entry import (
     Accepted,
@@ -68,19 +68,8 @@ class Begun:
     main: MainState
 
 
-class LedgerBacking:
+class Surviving(EvidenceBacking):
     """What surviving evidence says of the controller's commits on main."""
-
-    def __init__(self, repo: Repo, ledger: Ledger) -> None:
-        self._repo, self._ledger = repo, ledger
-
-    def lock(self, path: str, sha256: str) -> bool:
-        """Whether a lock entry records these bytes for this path."""
-        if self._ledger.commit is None:
-            return False
-        release = path.rpartition("/")[2].removesuffix(".lock.yaml")
-        found = lookup_lock(self._repo, self._ledger.commit, release)
-        return found is not None and (found.path, found.sha256) == (path, f"sha256:{sha256}")
 
     def revert(self, run: str, path: str, blob: str | None) -> bool:
         """Whether surviving evidence is known to order this revert: no; what is not accepted yet came later."""
@@ -91,7 +80,7 @@ class LedgerBacking:
 class Asking:
     """A backing that says yes and remembers to what: the controller's commits that owners are to vouch for."""
 
-    evidence: LedgerBacking
+    evidence: Surviving
     locks: dict[str, str] = field(default_factory=dict)
     reverts: dict[tuple[str, str], str | None] = field(default_factory=dict)
 
@@ -168,7 +157,7 @@ def judge(
     repo: Repo, root: TrustRoot, ledger: Ledger, restart: Restart, tip: str, verify_ssh: VerifySsh, now: datetime
 ) -> MainState:
     """Main from where surviving evidence accepted it, with what a restart vouches for."""
-    backing = Vouched.of(LedgerBacking(repo, ledger), restart.locks, restart.reverts)
+    backing = Vouched.of(Surviving(repo, ledger), restart.locks, restart.reverts)
     return judge_main(repo, _start(repo, root, ledger), tip, backing, _terms(root, verify_ssh, now, restart))
 
 
@@ -183,7 +172,7 @@ def propose(
 ) -> tuple[Restart, MainState]:
     """A restart for what there is: `tips` are those of main and requests, `said` the reason, the lost tip, and the
     refused commits of main (with their codes) that owners had let stand. With it, main as it is judged then."""
-    asking = Asking(LedgerBacking(repo, ledger))
+    asking = Asking(Surviving(repo, ledger))
     seen = situation(repo, root, ledger, None)
     reason, lost, stood = said
     terms = _terms(root, verify_ssh, now, None, stood)
