@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -63,6 +64,12 @@ def encode_plain(value: Any) -> bytes:
     return _encode(value)
 
 
+def decode_plain(data: bytes) -> Any:
+    """The quick decoder's value of JSON; ValueError for what is none. It takes the last of several equal keys, and
+    any number: `encode_plain` and `is_plain` of the value say whether `data` is its one form."""
+    return orjson.loads(data)
+
+
 def canonical_plain(value: Any) -> bytes:
     """`canonical` for values known to hold no floats and only small integers: one pass less over them."""
     data = _encode(value)
@@ -87,6 +94,10 @@ def parse_canonical(data: bytes) -> Any:
 
     Equality with the re-serialisation also excludes duplicate keys, so they need no second look.
     """
+    with suppress(ValueError, TypeError):
+        value = orjson.loads(data)
+        if is_plain(value) and _encode(value) == data:
+            return value
     value, plain = _load(data, _quick)
     # Without odd floats and with ASCII keys the quick encoder's sorted output is the RFC 8785 form.
     again = _encode(value) if plain and data.isascii() else canonical(value)

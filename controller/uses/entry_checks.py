@@ -1,7 +1,7 @@
 """What must hold for each evidence entry besides its place: a registry of checks, one rule a function.
 
 Each check gets one entry with everything its commit added and says what is wrong as (code, path, message).
-A rule that looks at single entries is one more function in ENTRY_CHECKS.
+A rule that looks at single entries is one more function in ENTRY_CHECKS, with the kinds that it is about.
 """
 
 from __future__ import annotations
@@ -9,22 +9,24 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
+from typing import Any
 
 from controller.core.effects import agent_key
 from controller.core.gates import decision_digest
 from controller.core.legal import illegal
 from controller.core.parse import parse
 from controller.core.rolling import result_of
+from controller.core.run import Run
 from controller.core.trust import TrustState
 from controller.errors import LockgateError
 from controller.ledger import fold
 from controller.ledger.append import header
 from controller.ledger.canonical import canonical, digest
-from controller.ledger.entry import Place, artifact_digest, read, subjects, test_result
-from controller.ledger.statement import Statement
+from controller.ledger.entry import Place, artifact_digest, descriptors, read, subjects, test_result
 from controller.model.agent import Agent
 from controller.model.entry import (
+    KINDS,
     TEST_RESULT,
     Deployed,
     Entry,
@@ -41,9 +43,10 @@ from controller.model.entry import (
     Sealed,
     TargetResult,
     Verified,
+    Wire,
     predicate_type,
 )
-from controller.model.history import Change
+from controller.model.history import Change, Commit
 from controller.model.lock import ReleaseLock
 from controller.model.order import AgentKey, Report
 from controller.ports import Repo
@@ -54,8 +57,9 @@ from controller.uses.link_checks import RunFiles, links_hold
 from controller.uses.order_checks import Orders
 from controller.uses.passes import Passes
 from controller.uses.pin_checks import Pinned
-from controller.uses.replay_checks import Ask, Replay, statement_in
+from controller.uses.replay_checks import Ask, Replay
 from controller.uses.replay_record_checks import replay_on_record
+from controller.uses.said import said
 from controller.uses.statement_checks import Declared, declared_at, statement_problem
 from controller.uses.time_checks import times_agree
 from controller.uses.what_checks import what_problems
@@ -67,14 +71,16 @@ _BESIDE = re.compile(r"(inputs|reports|logs|links)/[A-Za-z0-9._-]+")
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """One entry under examination: `records` and `blobs` are what its commit added and the bytes."""
+    """One entry under examination: `statement` is what it was read from, `records` and `blobs` are what its commit
+    added and the bytes, `run` is its run as it was before it, None where that cannot be followed."""
 
-    commit: str
+    commit: Commit
     entry: Entry
-    statement: Statement
+    statement: Mapping[str, Any]
     place: Place
     records: Sequence[Change]
     blobs: Mapping[str, bytes]
+    run: Run | None
 
     def beside(self, folder: str) -> Iterator[tuple[str, bytes]]:
         """(path, bytes) of what the commit added to a folder of the run."""
@@ -120,7 +126,7 @@ class Seen:
         run = subject.entry.predicate.run or ""
         found = self._locks.get(run)
         if found is None:
-            found = self._locks[run] = self._read_lock(subject.commit, release)
+            found = self._locks[run] = self._read_lock(subject.commit.id, release)
         return found
 
     def _read_lock(self, commit: str, release: str) -> tuple[fold.LockRecord, Mapping[str, str]] | None:
@@ -174,7 +180,7 @@ class Seen:
         if run not in self._agents:
             opened = self.files.opened(run)
             path = f"{subject.place.folder}/001-opened.dsse.json"
-            file = self._repo.file(subject.commit, path) if opened is None else None
+            file = self._repo.file(subject.commit.id, path) if opened is None else None
             detail = read(self._repo.read(file.blob), path, None).detail if file is not None else opened
             if isinstance(detail, Opened):
                 self.open(run, detail)
@@ -209,13 +215,11 @@ def subject_holds(seen: Seen, subject: Subject) -> Iterator[Problem]:
     entry, lock = subject.entry, subject.place.lock
     named = subjects(entry.predicate.what.digests, entry.detail, lock)
     named = named or [(entry.path, digest(canonical(entry.predicate.detail)))]
-    if [(item.name, f"sha256:{item.digest.sha256}") for item in subject.statement.subject] != named:
+    if subject.statement["subject"] != descriptors(named):
         yield "subject-mismatch", entry.path, "the subject is not what the entry is about"
     if predicate_type(entry.kind) == TEST_RESULT:
-        members = subject.statement.predicate.model_dump(
-            mode="json", by_alias=True, include={"result", "configuration", "passed_tests", "failed_tests"}
-        )
-        if members != test_result(entry.kind, entry.detail, lock):
+        said, expected = subject.statement["predicate"], test_result(entry.kind, entry.detail, lock)
+        if any(said.get(name) != value for name, value in expected.items()):
             yield "subject-mismatch", entry.path, "the test result is not what the detail says"
 
 
@@ -286,17 +290,15 @@ def decision_holds(seen: Seen, subject: Subject) -> Iterator[Problem]:
 
 def orders_are_backed(seen: Seen, subject: Subject) -> Iterator[Problem]:
     """Orders follow gates that passed and approvals that counted; a seal names the targets as they were left."""
-    if isinstance(subject.entry.detail, (Ordered, Sealed)):
-        yield from seen.orders.check(subject.entry, seen.replay.before(subject.commit, subject.entry))
+    yield from seen.orders.check(subject.entry, subject.run)
 
 
 def reports_are_the_agents(seen: Seen, subject: Subject) -> Iterator[Problem]:
     """Agents' statements are recorded verbatim, signed by the pinned agents, and named by their digest."""
-    detail = subject.entry.detail
+    detail, run = subject.entry.detail, subject.run
     files = list(subject.beside("reports"))
     lines = {digest(line): line for _, data in files for line in data.split(b"\n") if line}
     if isinstance(detail, (Deployed, RolledBack, Verified)):
-        run = seen.replay.before(subject.commit, subject.entry)
         yield from _results_hold(subject, detail.results, lines, run.ordered if run is not None else None)
     elif isinstance(detail, Evaluated):
         if digest(b"".join(data for _, data in files)) != detail.statements:
@@ -305,7 +307,7 @@ def reports_are_the_agents(seen: Seen, subject: Subject) -> Iterator[Problem]:
         yield "record-misplaced", files[0][0], "this kind of entry has no reports"
     if not lines:
         return
-    predicate, run = subject.entry.predicate, seen.replay.before(subject.commit, subject.entry)
+    predicate = subject.entry.predicate
     since = run.opened_at if run is not None else predicate.at
     pinned, declared = seen.pinned(subject), seen.declared(subject)
     for line in lines.values():
@@ -327,7 +329,7 @@ def _results_hold(
             yield "report-mismatch", subject.entry.path, f"the report of {result.target} is not on record"
             continue
         try:
-            statement = statement_in(line)
+            statement = said(line).statement
         except (LockgateError, ValueError) as error:
             yield "report-mismatch", subject.entry.path, f"the report of {result.target} cannot be read: {error}"
             continue
@@ -346,9 +348,7 @@ Check = Callable[[Seen, Subject], Iterator[Problem]]
 def artifacts_stand(seen: Seen, subject: Subject) -> Iterator[Problem]:
     """The artifacts that an entry names stand under their digests, and are what its inputs render to."""
     entry = subject.entry
-    if isinstance(entry.detail, (Inputs, Ordered)):
-        run = seen.replay.before(subject.commit, entry)
-        yield from seen.artifacts.check(subject.commit, entry, subject.blobs, run)
+    yield from seen.artifacts.check(subject.commit.id, entry, subject.blobs, subject.run)
 
 
 def inputs_are_true(seen: Seen, subject: Subject) -> Iterator[Problem]:
@@ -358,7 +358,7 @@ def inputs_are_true(seen: Seen, subject: Subject) -> Iterator[Problem]:
     if isinstance(entry.detail, Opened):
         yield from seen.truth.opened(entry, entry.detail)
     elif isinstance(entry.detail, (Inputs, Gates, Ordered)):
-        run, begun = seen.replay.before(subject.commit, entry), seen.passes.begun
+        run, begun = subject.run, seen.passes.begun
         trusts = seen.trusts.get(entry.predicate.observed.trust_version, ())
         if run is not None and begun is not None and trusts and not decided_now(entry, run):
             files = {path.removeprefix(folder): data for path, data in subject.blobs.items()}
@@ -374,69 +374,67 @@ def decisions_replay(seen: Seen, subject: Subject) -> Iterator[Problem]:
             for c in subject.records
             if c.path.startswith(folder)
         }
-        seen.replay.resume(subject.commit, entry)
         yield from seen.replay.check(entry, files)
     seen.replay.add(entry)
 
 
 def replays_hold(seen: Seen, subject: Subject) -> Iterator[Problem]:
     """A recorded replay was asked for, and says what comes out."""
-    if isinstance(subject.entry.detail, Replayed):
-        yield from seen.replays(subject.commit, subject.entry.path, subject.entry.detail)
+    yield from seen.replays(subject.commit, subject.entry.path, subject.entry.detail)
 
 
 def people_asked(seen: Seen, subject: Subject) -> Iterator[Problem]:
     """What people are said to have asked for, they asked for."""
     entry = subject.entry
     yield from seen.asked.judged(entry, seen.trusts.get(entry.predicate.observed.trust_version, ()))
-    yield from seen.asked.check(entry, seen.replay.before(subject.commit, entry))
+    yield from seen.asked.check(entry, subject.run)
     seen.asked.add(entry)
 
 
 def it_is_about_that(seen: Seen, subject: Subject) -> Iterator[Problem]:
     """What an entry says it is about follows from the rest of it and from what was before it."""
     entry, begun = subject.entry, seen.passes.begun
-    run = None if isinstance(entry.detail, Opened) else seen.replay.before(subject.commit, entry)
+    run = None if isinstance(entry.detail, Opened) else subject.run
     yield from what_problems(entry, run, begun.state if begun is not None else None, seen.accepted)
 
 
 def pins_hold(seen: Seen, subject: Subject) -> Iterator[Problem]:
     """A run pins main's documents, all that it needs, and its inputs follow from them."""
-    entry = subject.entry
-    if isinstance(entry.detail, (Opened, Inputs, Ordered)):
-        run = seen.replay.before(subject.commit, entry)
-        yield from seen.pinned_files.check(entry, run)
+    yield from seen.pinned_files.check(subject.entry, subject.run)
 
 
 def steps_are_legal(seen: Seen, subject: Subject) -> Iterator[Problem]:
     """A run goes only where the controller's own state machine lets it, for the reasons that it has."""
-    entry = subject.entry
-    run = seen.replay.before(subject.commit, entry)
-    if run is None:
-        return
-    why = illegal(run, entry)
+    why = illegal(subject.run, subject.entry) if subject.run is not None else None
     if why is not None:
-        yield "transition-illegal", entry.path, why
+        yield "transition-illegal", subject.entry.path, why
 
 
-ENTRY_CHECKS: tuple[Check, ...] = (
-    records_belong,
-    subject_holds,
-    digests_are_the_locks,
-    lock_is_its_content,
-    it_is_about_that,
-    people_asked,
-    pins_hold,
-    steps_are_legal,
-    inputs_are_committed,
-    decision_holds,
-    orders_are_backed,
-    reports_are_the_agents,
-    times_agree,
-    links_hold,
-    artifacts_stand,
-    inputs_are_true,
-    decisions_replay,
-    replays_hold,
+_ANY: tuple[type[Wire], ...] = (Wire,)
+ENTRY_CHECKS: tuple[tuple[Check, tuple[type[Wire], ...]], ...] = (
+    (records_belong, _ANY),
+    (subject_holds, _ANY),
+    (digests_are_the_locks, _ANY),
+    (lock_is_its_content, (LockMade,)),
+    (it_is_about_that, _ANY),
+    (people_asked, _ANY),
+    (pins_hold, (Opened, Inputs, Ordered)),
+    (steps_are_legal, _ANY),
+    (inputs_are_committed, (Inputs,)),
+    (decision_holds, (Gates,)),
+    (orders_are_backed, (Ordered, Sealed)),
+    (reports_are_the_agents, _ANY),
+    (times_agree, (Deployed, Evaluated, RolledBack, Verified)),
+    (links_hold, _ANY),
+    (artifacts_stand, (Inputs, Ordered)),
+    (inputs_are_true, _ANY),
+    (decisions_replay, _ANY),
+    (replays_hold, (Replayed,)),
 )
-"""Every rule over single entries, in the order findings are reported."""
+"""Every rule over single entries with the details that it is about, in the order findings are reported."""
+
+
+@cache
+def checks_of(kind: str) -> tuple[Check, ...]:
+    """The rules about entries of this kind."""
+    return tuple(check for check, about in ENTRY_CHECKS if issubclass(KINDS[kind], about))

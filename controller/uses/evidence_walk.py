@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 from controller.core.trust import CONTROLLER, TrustState
 from controller.errors import Invalid, LockgateError, Refused
@@ -17,7 +18,6 @@ from controller.ledger.append import RunChain, seal_root
 from controller.ledger.backing import revert_of
 from controller.ledger.canonical import digest
 from controller.ledger.entry import Place, entry_path, message_of, read, read_parts, run_folder
-from controller.ledger.statement import Statement
 from controller.model.entry import (
     Accepted,
     Entry,
@@ -37,11 +37,11 @@ from controller.model.history import Change, Commit
 from controller.model.keys import key_id
 from controller.ports import Repo
 from controller.uses.acknowledged import UNBACKED, unbacked
-from controller.uses.entry_checks import ENTRY_CHECKS, Seen, Subject
+from controller.uses.entry_checks import Seen, Subject, checks_of
 from controller.uses.findings import Finding, rule_of
 from controller.uses.log_walk import LogWalk
 from controller.uses.own import Before, claimed_version, fault
-from controller.uses.proof import Proof, Prover, Standing
+from controller.uses.proof import Added, Proof, Prover, Standing
 from controller.uses.walked import Edge, Facts, Ground, blob_id, edge_at, holds_controller
 
 __all__ = ["Edge", "Facts", "Ground", "Walk", "blob_id", "edge_at", "holds_controller"]
@@ -127,12 +127,11 @@ class Walk:
             if change.new is not None:
                 blobs[path] = self._read(oid, change.new.blob, path)
         read = self._entry(commit, records, blobs)
-        if read is not None:
-            subject = Subject(oid, *read, self._place(read[0]), records, blobs)
-            if self._stands(commit, subject):
-                after = fold.apply(self._state, subject.entry)
-                self._compare(oid, fold.derived_files(self._state, after), derived, blobs)
-                self._enter(commit, subject, after)
+        place = self._stands(commit, Added(*read, records, blobs)) if read is not None else None
+        if read is not None and place is not None:
+            after = fold.apply(self._state, read[0])
+            self._compare(oid, fold.derived_files(self._state, after), derived, blobs)
+            self._enter(commit, read[0], place, after)
         if log.CHECKPOINT in tiles:
             self._seen.passes.end()
         self._log.compare(commit, tiles, blobs)
@@ -140,17 +139,17 @@ class Walk:
 
     def _proven(self, commit: Commit, proof: Proof) -> None:
         """A commit whose whole tree was made again: what is left are signatures, its place and its meaning."""
-        self._log.add(proof.digest)
+        entry = proof.added.entry
+        self._log.add(entry.digest)
         try:
-            self._signed(commit, proof.parts, proof.entry)
+            self._signed(commit, proof.parts, entry)
         except (Refused, Invalid) as error:
-            self._find(error.code, commit.id, proof.path, error.what)
+            self._find(error.code, commit.id, entry.path, error.what)
             self._resume(commit.id)
         else:
-            place = self._place(proof.entry)
-            subject = Subject(commit.id, proof.entry, proof.statement, place, proof.records, proof.blobs)
-            if self._stands(commit, subject):
-                self._enter(commit, subject, proof.after)
+            place = self._stands(commit, proof.added)
+            if place is not None:
+                self._enter(commit, entry, place, proof.after)
         if proof.log is not None:
             self._seen.passes.end()
             self._log.proven(commit, proof.log, proof.checkpoint)
@@ -187,7 +186,7 @@ class Walk:
 
     def _entry(
         self, commit: Commit, records: Sequence[Change], blobs: Mapping[str, bytes]
-    ) -> tuple[Entry, Statement] | None:
+    ) -> tuple[Entry, Mapping[str, Any]] | None:
         paths = [change.path for change in records if change.path.endswith(".dsse.json")]
         if len(paths) != 1:
             self._find("entry-count", commit.id, "", f"a commit adds one entry, this one adds {len(paths)}")
@@ -240,26 +239,26 @@ class Walk:
                 return key
         raise Refused("envelope-signature", "the entry is signed by a key that is not the controller's then")
 
-    def _stands(self, commit: Commit, subject: Subject) -> bool:
-        """Whether the entry can be folded where it stands; what is wrong with it there is found."""
-        entry, place = subject.entry, subject.place
-        predicate, state = entry.predicate, self._state
+    def _stands(self, commit: Commit, added: Added) -> Place | None:
+        """Where the entry stands, None where it cannot be folded; what is wrong with it there is found."""
+        entry = added.entry
+        predicate, state, place = entry.predicate, self._state, self._place(entry)
         opened = isinstance(entry.detail, Opened)
         if self._adrift:
             # The state before this entry cannot be read, so its place cannot be checked: go on after it.
             self._resume(commit.id)
             self._note(commit.id, entry)
-            return False
+            return None
         if predicate.index != state.cursors.index:
             self._find(
                 "index-gap", commit.id, entry.path, f"index {predicate.index} follows {state.cursors.index - 1}"
             )
             self._resume(commit.id)
-            return False
+            return None
         if not opened and predicate.run is not None and predicate.run not in self._chains:
             self._find("run-not-open", commit.id, entry.path, f"{predicate.run} is not open")
             self._resume(commit.id)
-            return False
+            return None
         if entry.path != entry_path(place, entry.kind, predicate.at):
             self._find("record-misplaced", commit.id, entry.path, "the entry stands in another place than it says")
         if predicate.sequence != place.sequence:
@@ -284,16 +283,18 @@ class Walk:
                 self.facts.acknowledged[entry.detail.commit] = entry.detail
         self._seen.asked.pending, self._seen.accepted = state.cursors.pending, state.cursors.main
         self._seen.passes.enter(self._good, state, predicate.at)
-        for check in ENTRY_CHECKS:
+        run = self._seen.replay.before(commit.id, entry)
+        subject = Subject(commit, entry, added.statement, place, added.records, added.blobs, run)
+        for check in checks_of(entry.kind):
             for code, path, message in check(self._seen, subject):
                 self._find(code, commit.id, path, message)
-        return True
+        return place
 
-    def _enter(self, commit: Commit, subject: Subject, after: fold.State) -> None:
+    def _enter(self, commit: Commit, entry: Entry, place: Place, after: fold.State) -> None:
         """Go on after an entry that was folded."""
         self._state = after.forget_written()
-        self._chain(commit.id, subject.entry, subject.place)
-        self._note(commit.id, subject.entry)
+        self._chain(commit.id, entry, place)
+        self._note(commit.id, entry)
 
     def _place(self, entry: Entry) -> Place:
         predicate = entry.predicate

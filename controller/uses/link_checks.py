@@ -42,7 +42,7 @@ class RunFiles:
         the tree where the walk began later."""
         run, folder = subject.entry.predicate.run or "", f"{subject.place.folder}/"
         if run not in self._runs and subject.entry.predicate.sequence != 1:
-            self._runs[run] = self._read(subject.commit, folder)
+            self._runs[run] = self._read(subject.commit.id, folder)
             return self._runs[run]
         entries, files = self._runs.setdefault(run, ([], {}))
         entries.append(subject.entry)
@@ -129,7 +129,7 @@ def _seal_holds(
     seen: Seen, subject: Subject, entries: list[Entry], files: dict[str, str], found: dict[str, bytes]
 ) -> Iterator[Problem]:
     folder, keyid = subject.place.folder or "", dsse.split(subject.blobs[subject.entry.path]).keyid
-    key = seen.files.repo.commit(subject.commit).key
+    key = subject.commit.key
     keys: dict[str, str] = {keyid: key} if key is not None and key_id(key) == keyid else {}
     yield from seal_links_hold(entries, folder, keyid, keys, files, found)
 

@@ -9,15 +9,15 @@ walk compares path by path to say what is wrong: what is guessed here can cost t
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from controller.errors import Invalid, Refused
 from controller.ledger import dsse, fold, log
 from controller.ledger.append import RunChain
 from controller.ledger.canonical import digest
 from controller.ledger.entry import Place, artifact_path, entry_path, read_parts, run_folder
-from controller.ledger.statement import Statement
 from controller.model.entry import Entry, Gates, Inputs, Opened, Sealed
 from controller.model.history import Change, Commit, TreeFile
 from controller.ports import Replica, Repo
@@ -27,16 +27,21 @@ _FACTS = re.compile(r"\n\n(?:Lockgate-Run: (\S+)\n)?Lockgate-Entry: (\d+)\nLockg
 
 
 @dataclass(frozen=True, slots=True)
+class Added:
+    """What a commit adds: its entry, the statement that it was read from, and every new record with its bytes."""
+
+    entry: Entry
+    statement: Mapping[str, Any]
+    records: Sequence[Change]
+    blobs: Mapping[str, bytes]
+
+
+@dataclass(frozen=True, slots=True)
 class Proof:
     """What a commit was proven to add, and the state it leaves; `log` and `checkpoint` when it ends a batch."""
 
-    path: str
-    digest: str
+    added: Added
     parts: dsse.Parts
-    entry: Entry
-    statement: Statement
-    records: list[Change]
-    blobs: dict[str, bytes]
     after: fold.State
     log: log.Log | None = None
     checkpoint: bytes = b""
@@ -92,9 +97,9 @@ class Prover:
         after = fold.apply(on.state, entry)
         records = [Change(name, None, file) for name, file in added.items()]
         known = {name: file.blob for name, file in added.items()}
-        proof = Proof(path, found, parts, entry, statement, records, blobs, after)
+        made = Added(entry, statement, records, blobs)
         if replica.apply(fold.derived_files(on.state, after), known) == commit.tree:
-            return proof if replica.stored() else None
+            return Proof(made, parts, after) if replica.stored() else None
         file = self._repo.file(commit.id, log.CHECKPOINT)
         if file is None:
             return None
@@ -102,7 +107,7 @@ class Prover:
         checkpoint = self._repo.read(file.blob)
         if replica.apply({**tiles, log.CHECKPOINT: checkpoint}, {}) != commit.tree or not replica.stored():
             return None
-        return Proof(path, found, parts, entry, statement, records, blobs, after, edge, checkpoint)
+        return Proof(made, parts, after, edge, checkpoint)
 
     def _path(self, commit: Commit, chains: Mapping[str, RunChain]) -> str | None:
         """Where the commit's entry stands, as far as its message says what it is."""

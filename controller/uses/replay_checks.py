@@ -30,13 +30,13 @@ from controller.core.rolling import chosen_verdict, verdict_of
 from controller.core.run import UNANSWERED, Run
 from controller.core.world import RunDocuments
 from controller.errors import LockgateError, Unavailable
-from controller.ledger import dsse
 from controller.ledger.append import run_entries
 from controller.ledger.canonical import canonical, digest, parse_canonical
 from controller.model.documents import Document, Environment, Policy, Release, Strategy
 from controller.model.entry import Entry, Evaluated, Gates, Opened, Verdict
-from controller.model.order import AgentStatement, Sample, body_of
+from controller.model.order import AgentStatement
 from controller.ports import Repo
+from controller.uses.said import said
 
 Problem = tuple[str, str, str]
 UNCHECKED = "decision-unchecked"
@@ -268,8 +268,8 @@ class Replay:
             if name.startswith("reports/"):
                 lines += data
                 for line in data.splitlines():
-                    said = statement_in(line)
-                    statements.setdefault(said.agent, []).append(said)
+                    statement = said(line).statement
+                    statements.setdefault(statement.agent, []).append(statement)
         verdict = verdict_of(run, documents, statements, entry.at)
         chosen = chosen_verdict(verdict)
         problems: tuple[Problem, ...] = ()
@@ -305,11 +305,3 @@ class Replay:
             )
         except (KeyError, TypeError):
             return None
-
-
-def statement_in(line: bytes) -> AgentStatement:
-    """An agent's recorded statement, its signature not checked."""
-    body = body_of(parse_canonical(dsse.split(line).payload))
-    kind = "sample" if isinstance(body, Sample) else "report"
-    speaker = getattr(body, "agent", None) or getattr(body, "target", "")
-    return AgentStatement(str(speaker), kind, digest(line), line, body)  # type: ignore[arg-type]

@@ -9,11 +9,11 @@ from controller.core.effects import agent_key
 from controller.core.parse import parse
 from controller.errors import LockgateError
 from controller.ledger import dsse
-from controller.ledger.canonical import parse_canonical
 from controller.ledger.speaker import check_spoken, speaks_with
 from controller.model.agent import Agent
-from controller.model.order import MAX_CLOCK_SKEW, AgentKey, body_of
+from controller.model.order import MAX_CLOCK_SKEW, AgentKey
 from controller.ports import Repo
+from controller.uses.said import said
 
 _SKEW = timedelta(seconds=MAX_CLOCK_SKEW)
 Declared = Callable[[str], AgentKey | None]
@@ -34,9 +34,8 @@ def statement_problem(
     this run's time: an expired key cannot date a statement back.
     """
     try:
-        parts = dsse.split(line)
-        body = body_of(parse_canonical(parts.payload))
-        speaker = str(getattr(body, "agent", None) or getattr(body, "target", None))
+        read = said(line)
+        parts, body, speaker = read.parts, read.statement.body, read.statement.agent
         key = pinned(speaker)
         if key is None:
             return f"a statement is signed by no agent that the run pinned ({speaker})"

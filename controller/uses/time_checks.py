@@ -7,10 +7,7 @@ from typing import TYPE_CHECKING
 
 from controller.core.clocks import out_of_time
 from controller.errors import LockgateError
-from controller.ledger import dsse
-from controller.ledger.canonical import parse_canonical
-from controller.model.entry import Deployed, Evaluated, RolledBack, Verified
-from controller.model.order import body_of
+from controller.uses.said import said
 
 if TYPE_CHECKING:
     from controller.uses.entry_checks import Seen, Subject
@@ -18,20 +15,15 @@ if TYPE_CHECKING:
 
 def times_agree(seen: Seen, subject: Subject) -> Iterator[tuple[str, str, str]]:
     """No statement is later than its entry, and no order was begun before it was given."""
-    entry = subject.entry
-    if not isinstance(entry.detail, (Deployed, Evaluated, RolledBack, Verified)):
-        return
-    run = None
     for path, data in subject.beside("reports"):
         for line in data.split(b"\n"):
             if not line:
                 continue
             try:
-                body = body_of(parse_canonical(dsse.split(line).payload))
+                body = said(line).statement.body
             except (LockgateError, ValueError):
                 continue  # said by the check of the statements themselves
-            run = run or seen.replay.before(subject.commit, entry)
-            why = out_of_time(body, entry.at, run)
+            why = out_of_time(body, subject.entry.at, subject.run)
             if why is not None:
                 yield "clock-skew", path, f"a statement was {why}"
                 return
