@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from controller.ledger.canonical import canonical
 from controller.ledger.written import written_validator
@@ -42,7 +44,8 @@ def test_a_time_has_one_spelling(at: object) -> None:
 def test_nothing_is_left_out_and_nothing_is_named_otherwise() -> None:
     with pytest.raises(ValidationError):
         read(When, {"decided": TIME})
-    done = {"run": "r", "release": "a", "manifestDigest": f"sha256:{'0' * 64}", "slot": None, "artifacts": {}}
+    manifest = f"sha256:{'0' * 64}"
+    done: dict[str, Any] = {"run": "r", "release": "a", "manifestDigest": manifest, "slot": None, "artifacts": {}}
     assert read(CompletedRun, {**done, "pins": []}).wire() == {**done, "pins": []}
     with pytest.raises(ValidationError):
         read(CompletedRun, done)
@@ -54,16 +57,17 @@ def test_members_of_members_are_held_to_it_too() -> None:
     class Around(Wire):
         inner: When
         many: tuple[When, ...] = ()
-        named: dict[str, When] = {}
+        named: dict[str, When] = Field(default_factory=dict)
 
     whole = {"inner": WHEN, "many": [WHEN], "named": {"a": WHEN}}
     assert read(Around, whole).wire() == whole
-    for other in (
+    others: tuple[dict[str, Any], ...] = (
         {"inner": {}},
         {"many": [{}]},
         {"named": {"a": {}}},
         {"inner": {**WHEN, "decided": "2026-01-05"}},
-    ):
+    )
+    for other in others:
         with pytest.raises(ValidationError):
             read(Around, {**whole, **other})
 
