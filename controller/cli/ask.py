@@ -189,7 +189,7 @@ def check(found: View, verb: str, environment: str) -> tuple[str | None, str | N
     The controller judges again when it reads the request. Raises Invalid("environment-unknown"),
     Refused("run-not-open" | "action-not-safe" | "approval-without-lock" | "no-rollback-target").
     """
-    from controller.core.transitions import ACTIONS
+    from controller.core.transitions import ACTIONS, LINKING
     from controller.uses.status import actions
 
     found.environment(environment)
@@ -207,7 +207,8 @@ def check(found: View, verb: str, environment: str) -> tuple[str | None, str | N
             raise _no_target(environment)
         return None, None
     safe = ACTIONS.get(run.phase, ())
-    if verb not in safe:
+    links = verb == "approve" and run.phase in LINKING and any(one.counted for one in run.approvals)
+    if verb not in safe and not links:
         raise Refused(
             "action-not-safe",
             f"{run.id} is {run.phase} and cannot {verb}",

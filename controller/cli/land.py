@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from controller.cli.ask import EnvironmentArgument, ReasonOption, TicketOption, known_release, needed_reason
 from controller.cli.context import context_of
+from controller.cli.serve import duration
 from controller.cli.session import KeyOption, NameOption, RootOption, now, person, writing
 from controller.errors import Invalid, LockgateError
 
 if TYPE_CHECKING:
+    from controller.cli.linking import Linked
     from controller.core.accept import MainState
     from controller.uses.view import View
+    from controller.wiring.people import Person
     from controller.wiring.repos import GitRepo
 
+LinkWaitOption = Annotated[
+    str | None,
+    typer.Option(
+        "--link-wait",
+        help="Sign the in-toto link of your approval, and wait this long for the run (0s: not). "
+        "By default 30s where the layout demands it.",
+    ),
+]
 SCHEMA_LINE = "# yaml-language-server: $schema=https://lockgate.dev/schemas/v1/promotion.schema.json\n"
 
 
@@ -131,14 +143,17 @@ def merge(
     context: typer.Context,
     branch: Annotated[str, typer.Argument(help="The branch to merge into main.", metavar="BRANCH")],
     message: Annotated[str | None, typer.Option("--message", "-m", help="The merge commit's message.")] = None,
+    link_wait: LinkWaitOption = None,
     key: KeyOption = None,
     name: NameOption = None,
     trust_root: RootOption = None,
 ) -> None:
     """Merge a branch into main as a reviewer: a signed merge, for origins without a host.
 
-    Where Trust says `mergeApproval: trailer`, its message says that it approves here.
+    Where Trust says `mergeApproval: trailer`, its message says that it approves here. Where the in-toto layout
+    demands your own link of the approval, it is signed too, once the run that the merge opens is on record.
     """
+    from controller.cli.linking import words
     from controller.core.attribution import approving_message
     from controller.uses.view import project_of, trust_at, view
     from controller.wiring.people import merge_branch
@@ -152,8 +167,23 @@ def merge(
         text = approving_message(trust, message or f"Merge branch '{branch}'", project_of(found), repo.main)
         commit = merge_branch(repo, branch, who, into=repo.main, message=text)
         landing = judge(repo, found, commit)
-    value = _landed(commit, branch, landing)
-    options.answer(value, lambda: f"merged {branch} into main as {commit[:8]}\n{_meaning(landing)}")
+        linked = _links(repo, commit, who, landing, link_wait)
+    value = _landed(commit, branch, landing, linked)
+    text = f"merged {branch} into main as {commit[:8]}\n{_meaning(landing)}"
+    options.answer(value, lambda: text + words(linked))
+
+
+def _links(repo: GitRepo, merge: str, who: Person, landing: Landing | None, link_wait: str | None) -> list[Linked]:
+    """The links that go with a merge which approves: those demanded, or all where patience was asked for."""
+    from controller.cli import linking
+
+    patience = linking.PATIENCE if link_wait is None else duration("--link-wait", link_wait)
+    if landing is None or not landing.accepted or not landing.approves or not patience:
+        return []
+    environments = linking.promoted(repo, merge)
+    if link_wait is None:
+        environments = linking.demanded(repo, merge, environments, who)
+    return linking.add_links(repo, merge, environments, who, patience)
 
 
 def _something_to_merge(repo: GitRepo, found: View, branch: str) -> None:
@@ -239,7 +269,7 @@ def _landing(judged: MainState, tip: str) -> Landing:
     )
 
 
-def _landed(commit: str, branch: str, landing: Landing | None) -> dict[str, Any]:
+def _landed(commit: str, branch: str, landing: Landing | None, linked: Sequence[Linked] = ()) -> dict[str, Any]:
     return {
         "commit": commit,
         "branch": branch,
@@ -247,6 +277,7 @@ def _landed(commit: str, branch: str, landing: Landing | None) -> dict[str, Any]
         "code": landing.code if landing is not None else None,
         "message": landing.message if landing is not None else None,
         "approves": list(landing.approves) if landing is not None else [],
+        "links": [asdict(one) for one in linked],
     }
 
 

@@ -8,6 +8,7 @@ from datetime import timedelta
 from controller.core import rolling
 from controller.core.approvals import Tally, stricter, tally_of_run
 from controller.core.astray import listed
+from controller.core.demand import lacking
 from controller.core.desk import Desk
 from controller.core.gates import Decided, decide_gates
 from controller.core.inputs import gates_of, materialise
@@ -150,6 +151,9 @@ def _awaiting_approval(desk: Desk, run: Run) -> bool:
     if not counted.satisfied:
         desk.look_at(counted.next_expiry)
         return False
+    if awaits_links(desk, run):
+        desk.look_at(counted.next_expiry)
+        return False
     if run.gates_at != desk.now:
         # The gates passed in an earlier pass; what became stricter while approvals were awaited holds.
         decided = regate(desk, run, 0, _gate_max_age(desk, run))
@@ -223,6 +227,18 @@ def asked_of(desk: Desk, run: Run) -> Approvals:
 def tally_of(desk: Desk, run: Run) -> Tally:
     """The run's approvals counted as of now."""
     return tally_of_run(run, asked_of(desk, run), desk.world.trust, desk.now)
+
+
+def awaits_links(desk: Desk, run: Run) -> bool:
+    """Whether the layout demands links of approvers that are not there. A requested rollback has no approvers."""
+    demand = desk.world.demands.get(run.environment) if run.opened.cause == "promotion" else None
+    return lacking(demand, run.approvals) > 0
+
+
+def adds_link(run: Run, principal: str, link: LinkSignature | None) -> bool:
+    """Whether an approval by somebody whose approval is on record brings the link that this one lacks."""
+    given = [one for one in run.approvals if one.counted and one.principal == principal]
+    return link is not None and bool(given) and all(one.link is None for one in given)
 
 
 # --- rolling out -----------------------------------------------------------------------------------------

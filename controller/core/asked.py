@@ -19,14 +19,14 @@ from controller.core.acknowledge import (
     never,
     standing,
 )
-from controller.core.advance import asked_of, record_approval, seal, tally_of
+from controller.core.advance import adds_link, asked_of, record_approval, seal, tally_of
 from controller.core.desk import Desk
 from controller.core.gates import decide_gates
 from controller.core.inputs import gates_of
 from controller.core.opening import documents_of, open_rollback, rollback_target
 from controller.core.requests import RequestVerdict, bound_commit
 from controller.core.run import Run
-from controller.core.transitions import ACTIONS
+from controller.core.transitions import ACTIONS, LINKING
 from controller.model.entry import Actor, Control, MainAcknowledged, Rejection, RequestJudged, What, When
 from controller.model.history import Commit
 from controller.model.keys import key_id
@@ -110,7 +110,8 @@ def _refusal(
         return _no_run(desk, request)
     if request.run is not None and request.run != run.id:
         return "run-not-open", f"{request.run} is not the open run of {request.environment}; {run.id} is"
-    if request.verb not in ACTIONS[run.phase]:
+    links = request.verb == "approve" and run.phase in LINKING and adds_link(run, actor.principal, request.link)
+    if request.verb not in ACTIONS[run.phase] and not links:
         safe = ", ".join(ACTIONS[run.phase]) or "nothing"
         return "action-not-safe", f"a run that is {run.phase} cannot {request.verb}; safe now: {safe}"
     if request.verb == "approve":
@@ -171,6 +172,8 @@ def _approve_refusal(desk: Desk, run: Run, request: Request, actor: Actor) -> tu
         return "approval-void", "the approval is bound to another subject than this run's"
     if asked_of(desk, run).separation_of_duties and actor.principal in {*run.opened.authors, run.opened.requester}:
         return "self-approval", f"{actor.principal} asked for this promotion and cannot approve it"
+    if adds_link(run, actor.principal, request.link):
+        return None
     if any(given.principal == actor.principal for given in tally_of(desk, run).counted):
         return "already-approved", f"{actor.principal} has approved this run already"
     return None
@@ -208,6 +211,8 @@ def _resume_refusal(desk: Desk, run: Run) -> tuple[str, str] | None:
 def _approve(desk: Desk, commit: Commit, request: Request, actor: Actor) -> None:
     run = desk.runs[request.environment]
     text = f"approved by {actor.principal}: {request.reason}"
+    if adds_link(run, actor.principal, request.link):
+        text = f"{actor.principal}, whose approval is on record, adds its link: {request.reason}"
     record_approval(desk, run, actor, "request", commit.id, True, "approved", text, request.link)
 
 

@@ -71,6 +71,7 @@ TRANSITIONS: Final[dict[tuple[str, str], str]] = {
     ("awaiting_approval", "rejection"): "awaiting_approval",
     ("awaiting_approval", "ordered-deploy"): "deploying",
     ("deploying", "ordered-deploy"): "deploying",
+    ("deploying", "approval"): "deploying",
     ("deploying", "deployed"): "evaluating",
     ("evaluating", "ordered-deploy"): "deploying",
     ("evaluating", "gates-passed"): "evaluating",
@@ -81,6 +82,7 @@ TRANSITIONS: Final[dict[tuple[str, str], str]] = {
     ("evaluating", "evaluated-failed"): "evaluating",
     ("evaluating", "evaluated-unknown"): "evaluating",
     ("evaluating", "ordered-check"): "verifying",
+    ("verifying", "approval"): "verifying",
     ("verifying", "verified-passed"): "verifying",
     ("verifying", "verified-failed"): "verifying",
     ("rolling_back", "ordered-rollback"): "rolling_back",
@@ -115,6 +117,9 @@ ACTIONS: Final[dict[str, tuple[str, ...]]] = {
     "rolling_back": (),
 }
 """What is safe to ask for in each open phase; everything else is refused."""
+
+LINKING: Final[tuple[Phase, ...]] = ("gating", "awaiting_approval", *_ROLLING, "paused")
+"""When somebody whose approval is on record may still add its link (`core.advance.adds_link`)."""
 
 
 def follow(phase: str, event: str, remembered: str | None = None) -> str:

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from controller.core.artifacts import Templates
+from controller.core.demand import Demand
 from controller.core.gates import Question
 from controller.core.requests import RequestVerdict
 from controller.core.run import Run
@@ -94,7 +95,8 @@ class World:
     """One observation. `answers` are by question key; `inbox` what agents said and nobody recorded yet.
 
     `check_tags` is how often the tags of what runs are looked at, zero for never; `templates` render artifacts;
-    `tzdata` names the time zone data by which schedules are read.
+    `tzdata` names the time zone data by which schedules are read; `demands` are the approvers' links that main's
+    layouts demand, by environment.
     """
 
     project: str
@@ -116,6 +118,7 @@ class World:
     check_tags: timedelta = timedelta(0)
     log: LogFacts = LogFacts()
     tzdata: str = ""
+    demands: Mapping[str, Demand] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

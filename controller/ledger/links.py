@@ -24,6 +24,11 @@ from controller.ports import Signer
 Payload = Mapping[str, Any]
 
 
+def can_link(openssh: str) -> bool:
+    """Whether people sign links with such a key: Ed25519 alone, which every in-toto reads."""
+    return openssh.startswith("ssh-ed25519 ")
+
+
 def sign_link(payload: Payload, signer: Signer) -> LinkSignature:
     """A signature over a link, as it travels."""
     raw = signer.sign_raw(dsse.pae(dsse.STATEMENT_PAYLOAD, canonical(payload)))

@@ -7,6 +7,7 @@ import pickle
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
+from controller.core.demand import Demand
 from controller.core.parse import Parsed, parse, reads
 from controller.core.validate import assemble
 from controller.core.world import RunDocuments, Target
@@ -14,6 +15,7 @@ from controller.model.entry import CompletedRun, Pin
 from controller.model.history import TreeFile
 from controller.model.intent import Intent
 from controller.ports import Repo
+from controller.uses.layout import demand_at
 
 KEPT = 4096
 """How many pinned documents are kept parsed."""
@@ -39,6 +41,7 @@ class Reader:
         self._files: dict[str, tuple[str, Parsed]] = {}
         self._intent: Intent | None = None
         self._parsed: dict[tuple[str, str], Parsed] = {}
+        self._demands: tuple[str, dict[str, Demand]] = ("", {})
 
     def intent(self, commit: str) -> Intent:
         """The intent of `commit`: every document, or every diagnostic."""
@@ -55,6 +58,13 @@ class Reader:
         self._intent = assemble(commit, files, self._intent)
         self._files = files
         return self._intent
+
+    def demands(self, intent: Intent) -> Mapping[str, Demand]:
+        """The approvers' links that the layouts beside an intent demand, by environment."""
+        if self._demands[0] != intent.commit:
+            asked = {name: demand_at(self._repo, intent.commit, name) for name in intent.environments}
+            self._demands = intent.commit, {name: one for name, one in asked.items() if one is not None}
+        return self._demands[1]
 
     def document(self, pin: Pin) -> Any:
         """The document of a pinned blob."""

@@ -182,6 +182,7 @@ class Reconciler:
             accepted=self.view.accepted,
             log=self._visible.facts(self.ledger, self.intent),
             tzdata=tzdata_version(),
+            demands=parts.reader.demands(self.intent),
             refused=self.view.refused,
             requests=tuple(
                 new_requests(

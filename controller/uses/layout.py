@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 
+from controller.core.demand import Demand, demand_of
 from controller.core.parse import parse
 from controller.core.trust import CONTROLLER, TrustState
 from controller.errors import Invalid
@@ -12,6 +13,7 @@ from controller.model.agent import Agent
 from controller.model.documents import TRUST_PATH
 from controller.model.layout import FOREVER, LayoutTerms
 from controller.model.link import LAYOUT_PATH
+from controller.ports import Repo
 
 OWNERS = "owners"
 
@@ -19,6 +21,15 @@ OWNERS = "owners"
 def layout_path(environment: str | None) -> str:
     """Where the layout of every environment, or of one, stands on main."""
     return LAYOUT_PATH if environment is None else f"{LAYOUT_PATH.removesuffix('.json')}/{environment}.json"
+
+
+def demand_at(repo: Repo, main: str, environment: str) -> Demand | None:
+    """The approvers' links that the layout of an environment demands, as a commit of main has it."""
+    for path in (layout_path(environment), layout_path(None)):
+        file = repo.file(main, path)
+        if file is not None:
+            return demand_of(path, repo.read(file.blob))
+    return None
 
 
 def terms_of(

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from controller.core.approvals import stricter, tally_of_run
+from controller.core.demand import lacking
 from controller.core.parse import parse
 from controller.core.run import Run, whereabouts
 from controller.core.trust import TrustState
@@ -16,6 +17,7 @@ from controller.model.documents import Environment
 from controller.model.entry import Entry, Ordered, Pin, Sealed
 from controller.model.environment import Approvals
 from controller.ports import Repo
+from controller.uses.layout import demand_at
 
 Problem = tuple[str, str, str]
 WITHOUT_GATES = "order-without-gates"
@@ -57,6 +59,12 @@ class Orders:
         if missing:
             text = ", ".join(f"{number} of {role}" for role, number in sorted(missing.items()))
             yield WITHOUT_APPROVAL, entry.path, f"stage {detail.stage + 1} was ordered without approvals: {text}"
+        main = entry.predicate.observed.main
+        if detail.stage == 0 and run.opened.cause == "promotion" and main is not None:
+            missed = lacking(demand_at(self._repo, main, run.environment), run.approvals)
+            if missed:
+                text = f"it was ordered without {missed} of the approvers' links that the layout demands"
+                yield WITHOUT_APPROVAL, entry.path, text
 
     def _missing(self, entry: Entry, run: Run) -> Mapping[str, int]:
         """The approvals that the run's pinned environment asks for and that did not count when it was ordered."""

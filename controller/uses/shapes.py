@@ -102,6 +102,16 @@ class PromotedShape(TypedDict):
     next: str
 
 
+class LinkedShape(TypedDict):
+    """The in-toto link of an approval by merge: the request that carries it, or why there is none."""
+
+    environment: str
+    run: str | None
+    request: str | None
+    code: str
+    message: str
+
+
 class LandedShape(TypedDict):
     """A commit on main, and how the path rules judge it (null when that cannot be told here)."""
 
@@ -111,6 +121,7 @@ class LandedShape(TypedDict):
     code: str | None
     message: str | None
     approves: list[str]
+    links: list[LinkedShape]
 
 
 class MovedShape(TypedDict):

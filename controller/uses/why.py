@@ -12,13 +12,17 @@ from datetime import datetime
 from controller.core.acknowledge import never
 from controller.core.approvals import ANY, Tally, stricter, tally_of_run
 from controller.core.astray import listed
+from controller.core.demand import lacking
 from controller.core.parse import parse
 from controller.core.run import Run
+from controller.ledger.links import can_link
 from controller.model.documents import path_of
 from controller.model.entry import Gates, MainRefused, Verdict, format_time
 from controller.model.environment import Environment
+from controller.model.keys import key_id
 from controller.model.strategy import Strategy
 from controller.uses.acknowledged import waiting
+from controller.uses.layout import demand_at
 from controller.uses.shapes import BlockerShape, WhyShape
 from controller.uses.view import Unanswered, View
 
@@ -307,6 +311,11 @@ def _verdict(verdict: Verdict) -> Blocker:
 
 def _approval(found: View, run: Run, now: datetime) -> Iterator[Blocker]:
     counted = approvals_of(found, run, now)
+    if counted is not None and counted.satisfied and run.phase == "awaiting_approval":
+        held = links_pending(found, run)
+        if held is not None:
+            yield held
+            return
     if counted is None or counted.satisfied:
         yield Blocker("approval", "approval-complete", "approved; the first stage is ordered next")
         return
@@ -323,6 +332,29 @@ def _approval(found: View, run: Run, now: datetime) -> Iterator[Blocker]:
             yield Blocker("approval", approval.code, approval.message, None, "approve the digests by a request")
     for refused in counted.not_counted:
         yield Blocker("approval", refused.code, refused.message, None, "approve again")
+
+
+def links_pending(found: View, run: Run) -> Blocker | None:
+    """The approvers' links that main's layout demands and the run lacks: a merge signs none."""
+    if run.opened.cause != "promotion" or found.accepted is None:
+        return None
+    demand = demand_at(found.repo, found.accepted, run.environment)
+    missing = lacking(demand, run.approvals)
+    if demand is None or not missing:
+        return None
+    if demand.problem:
+        cure = "have owners sign another: lockgate trust layout"
+        return Blocker("approval", "link-pending", demand.problem, None, cure)
+    members = found.trust.members.items()
+    keys = {key_id(key): name for name, one in members for key in one.keys if can_link(key)}
+    given = {one.principal for one in run.approvals if one.counted and one.link is not None}
+    able = sorted({keys[one] for one in demand.keys & keys.keys()} - given)
+    merged = [one.principal for one in run.approvals if one.counted and one.link is None and one.principal in able]
+    text = f"{missing} in-toto link{'s' if missing > 1 else ''} of approvers pending, which {demand.path} demands"
+    text += f"; {', '.join(merged)} approved by merge, which signs none" if merged else ""
+    who = _any_of(merged or able) or "nobody whom the layout names is left who"
+    cure = f"{who} signs one: lockgate approve {run.environment} --reason … --key KEY"
+    return Blocker("approval", "link-pending", text, run.opened.expires, cure)
 
 
 def approvals_of(found: View, run: Run, now: datetime) -> Tally | None:

@@ -130,7 +130,10 @@ def test_two_of_two_roles(shop: Shop) -> None:
     assert "olga may approve" in waiting
     assert "carol" not in waiting and "bob" not in waiting
     assert "olga may approve" in shop.say("why", "prod")
-    # Neither who asked for it, nor who approved it, nor another reviewer fills the operators' place.
+    # Neither who asked for it, nor who approved it, nor another reviewer fills the operators' place; who approved
+    # by the merge may add the link of their approval, once.
+    shop.say("approve", "prod", "--reason", "my link", "--wait", "20s", by="bob")
+    assert "1 more approval of operators needed" in shop.phase("awaiting_approval")["waitingFor"][0]
     for name, code in (("alice", "action-out-of-scope"), ("bob", "already-approved")):
         assert code in shop.say("approve", "prod", "--reason", "me", "--wait", "20s", by=name, fails=True)
     shop.say("approve", "prod", "--reason", "me too", "--wait", "20s", by="carol")
