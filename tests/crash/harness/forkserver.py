@@ -1,12 +1,14 @@
-"""A process that has everything imported and forks a controller whenever it is asked to.
+"""A process that has everything imported and compiled and forks a controller whenever it is asked to.
 
-The controllers are real processes, killed by real signals; only the second of imports is saved. Requests and
-answers are JSON lines: {"start": settings, "environ": {}, "log": path} → {"pid": n}; {"wait": pid} → {"status": n}
-(negative: the signal that ended it).
+The controllers are real processes, killed by real signals; only what each would prepare anew is saved. Requests
+and answers are JSON lines: {"start": settings, "environ": {}, "log": path} → {"pid": n}; {"wait": pid} →
+{"status": n} (negative: the signal that ended it).
 """
 
 from __future__ import annotations
 
+import gc
+import importlib
 import json
 import os
 import select
@@ -17,6 +19,9 @@ from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+
+LATE = ("anyio._backends._asyncio", "httpcore", "uvicorn.lifespan.off", "uvicorn.protocols.http.auto")
+"""What libraries import when they are first used."""
 
 
 class Forks:
@@ -82,9 +87,31 @@ class Forked:
         return self.status
 
 
-def _serve() -> None:
-    from controller.wiring import controller  # noqa: F401 - the imports that are saved
+def _prepare() -> None:
+    """What a controller does at its start and first use of each part; no thread, socket or file is left."""
+    for name in ("controller.cli.serve", "controller.wiring.controller", *LATE):
+        importlib.import_module(name)
+    from pydantic import BaseModel
 
+    from controller.core.artifacts import Templates
+    from controller.settings import artifact_templates
+    from controller.wiring.controller import open_registry
+
+    kinds: list[type[BaseModel]] = [BaseModel]
+    while kinds:
+        kind = kinds.pop()
+        kinds += kind.__subclasses__()
+        if kind.__module__.startswith("controller."):
+            kind.model_rebuild()
+    Templates(artifact_templates())
+    open_registry(None).close()
+
+
+def _serve() -> None:
+    _prepare()
+    # What is there stays where it is: a collection in a fork would copy every page of it.
+    gc.collect()
+    gc.freeze()
     for line in sys.stdin:
         request = json.loads(line)
         if "wait" in request:
