@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from controller.errors import UsageError
+from controller.errors import Unavailable, UsageError
 
 
 def register(app: typer.Typer) -> None:
@@ -39,7 +39,7 @@ def demo(
             got="none",
             cure="name a --dir",
         )
-    if directory is not None and directory.exists() and any(directory.iterdir()):
+    if directory is not None and directory.is_dir() and any(directory.iterdir()):
         raise UsageError(
             "directory-not-empty",
             "the demo needs a folder of its own",
@@ -48,8 +48,18 @@ def demo(
             got="files in it",
             cure="name another --dir",
         )
-    folder = (directory or Path(tempfile.mkdtemp(prefix="lockgate-demo-"))).absolute()
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder = (directory or Path(tempfile.mkdtemp(prefix="lockgate-demo-"))).absolute()
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Unavailable(
+            "directory-unusable",
+            "the demo cannot be played there",
+            where=str(error.filename or directory),
+            expected="a folder that can be made and written",
+            got=error.strerror or type(error).__name__,
+            cure="name another --dir",
+        ) from error
     if stage_only:
         root = prepare(folder)
         typer.echo(f"origin {folder / 'origin.git'}, genesis {root.genesis[:12]}; keys and images beside it")

@@ -50,7 +50,7 @@ def layout(
     from controller.uses.layout import layout_path, owners_keys
     from controller.uses.view import view
     from controller.wiring import attest
-    from controller.wiring.people import commit_on
+    from controller.wiring.people import commit_on, to_review
 
     options = context_of(context)
     terms: dict[str, Any] = {"environment": environment, "deployed_by": agents}
@@ -69,7 +69,8 @@ def layout(
         if out is not None:
             _write(out, data)
         else:
-            commit = commit_on(repo, branch, who, {path: data}, f"Sign the in-toto layout {path} as {who.name}")
+            title = f"Sign the in-toto layout {path} as {who.name}"
+            commit = commit_on(repo, to_review(repo, branch), who, {path: data}, title)
     value = {
         "path": str(out) if out is not None else path,
         "environment": environment,

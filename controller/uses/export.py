@@ -34,7 +34,7 @@ from controller.uses.packfile import Pack, can_hold
 from controller.uses.story import commits_of
 from controller.uses.story_page import page
 from controller.uses.trust_chain import build_chain, trust_history
-from controller.uses.view import evidence_tip, run_folder_of
+from controller.uses.view import evidence_tip, no_run, run_folder_of
 
 FORMAT = "https://lockgate.dev/audit-pack/v1"
 MANIFEST = "manifest.json"
@@ -126,7 +126,7 @@ def source(repo: Repo, run: str, *, root: TrustRoot | None = None, at: str | Non
         tip = at
     folder = run_folder_of(repo, tip, run) if tip is not None else None
     if tip is None or folder is None:
-        raise Invalid("run-not-found", f"there is no run {run}", got=run, cure="list them with `lockgate runs`")
+        raise no_run(run)
     state = fold.load_state(repo, tip)
     own = TrustRoot(project=state.cursors.project, genesis=state.cursors.genesis)
     if root is not None and (root.project, root.genesis) != (own.project, own.genesis):

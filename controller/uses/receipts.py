@@ -20,7 +20,7 @@ from controller.model.keys import key_id
 from controller.model.trustroot import TrustRoot
 from controller.ports import Repo
 from controller.uses.trust_chain import trust_history
-from controller.uses.view import evidence_tip, run_folder_of
+from controller.uses.view import evidence_tip, no_run, run_folder_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ def receipts(
     tip = evidence_tip(repo)
     folder = run_folder_of(repo, tip, run) if tip is not None else None
     if tip is None or folder is None:
-        raise Invalid("run-not-found", f"there is no run {run}", cure="list them with `lockgate runs`")
+        raise no_run(run)
     entries = [
         entry
         for entry in run_entries(repo, tip, folder)

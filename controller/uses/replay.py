@@ -12,13 +12,13 @@ from typing import Literal
 
 from typing_extensions import TypedDict
 
-from controller.errors import Invalid, LockgateError
+from controller.errors import LockgateError
 from controller.ledger.append import run_entries
 from controller.ledger.entry import read
 from controller.model.entry import Entry, Replayed, format_time
 from controller.ports import Repo
 from controller.uses.replay_checks import Again, Ask, Replay
-from controller.uses.view import run_folder_of
+from controller.uses.view import no_run, run_folder_of
 
 
 class DecisionRow(TypedDict):
@@ -78,7 +78,7 @@ class FiguresAnswer(TypedDict):
 def known_run(repo: Repo, tip: str | None, run: str) -> str:
     """The evidence commit that holds the run. Raises Invalid("run-not-found")."""
     if tip is None or run_folder_of(repo, tip, run) is None:
-        raise Invalid("run-not-found", f"there is no run {run}", got=run, cure="list them with `lockgate runs`")
+        raise no_run(run)
     return tip
 
 

@@ -19,6 +19,7 @@ from controller.ledger.entry import read
 from controller.ledger.fold import load_state
 from controller.model.entry import Deployed, Entry, Inputs, Ordered, RolledBack, Sealed, Verified, format_time
 from controller.ports import Repo
+from controller.uses.view import no_run
 
 EXPECTED = ("opened", "inputs", "gates", "ordered", "deployed", "evaluated", "verified", "sealed")
 """The checkpoints of a run that completes, in order; others are listed when they happened."""
@@ -252,7 +253,7 @@ def entries_of(repo: Repo, tip: str, run: str) -> tuple[Entry, ...]:
     for path, _ in repo.files(tip, f"runs/{environment}"):
         if path.endswith(f"/{run}/run.json"):
             return run_entries(repo, tip, path.rpartition("/")[0])
-    raise Invalid("run-not-found", f"there is no run {run}", got=run, cure="list them with `lockgate runs`")
+    raise no_run(run)
 
 
 def commits_of(repo: Repo, tip: str, entries: Iterable[Entry]) -> dict[str, str]:

@@ -108,9 +108,9 @@ class View:
                 "environment-unknown",
                 "there is no such environment",
                 where=name,
-                expected=", ".join(self.environments) or "an environment on main",
+                expected=", ".join(self.environments) or "an environment on main, which has none",
                 got=name,
-                cure="name one of these, or add environments/<name>.yaml",
+                cure="name one that is there, or add environments/<name>.yaml",
             )
         return self.state.environments.get(name) or EnvironmentState(environment=name)
 
@@ -235,6 +235,17 @@ def run_folder_of(repo: Repo, evidence: str, run: str) -> str | None:
                 if run in dict(_down(repo, day_tree)):
                     return f"runs/{environment}/{year}/{month}/{day}/{run}"
     return None
+
+
+def no_run(run: str) -> Invalid:
+    """What is said of a run that is not on record."""
+    return Invalid(
+        "run-not-found",
+        f"there is no run {run}",
+        expected="a run's whole id, like prod-1-3e9eb586",
+        got=run,
+        cure="list them with `lockgate runs`",
+    )
 
 
 def _root(repo: Repo, commit: str) -> str:

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from controller.adapters.git.people import merge, swap, write_commit
+from controller.adapters.git.people import is_ref_name, merge, swap, write_commit
 from controller.adapters.git.repo import GitRepo, full_ref
 from controller.core.requests import write_request
-from controller.errors import Conflict, Invalid
-from controller.ledger.links import sign_link
+from controller.errors import Conflict, Invalid, UsageError
+from controller.ledger.links import can_link, sign_link
 from controller.model.link import LinkSignature, approve_link
 from controller.model.request import Request, Verb
 from controller.ports import Signer
@@ -65,12 +65,40 @@ def commit_on(
     return oid
 
 
+def to_review(repo: GitRepo, branch: str) -> str:
+    """The full name of a branch on which something may be proposed.
+
+    Raises UsageError("branch-reserved" | "branch-malformed").
+    """
+    ref = full_ref(branch)
+    name = ref.removeprefix("refs/heads/")
+    if ref in (repo.main, repo.requests, repo.evidence) or name == "HEAD" or name.startswith("lockgate/"):
+        raise UsageError(
+            "branch-reserved",
+            "what is proposed is reviewed and merged, so it does not go onto a branch of the project itself",
+            where="--branch",
+            expected="a branch of its own",
+            got=branch,
+            cure="leave --branch out, or name another",
+        )
+    if name == ref or name.startswith("-") or not is_ref_name(ref):
+        raise UsageError(
+            "branch-malformed",
+            "Git takes no branch of this name",
+            where="--branch",
+            expected="a name like promote/prod-shop-1.0.0",
+            got=branch or "nothing",
+            cure="leave --branch out, or name another",
+        )
+    return ref
+
+
 def propose(repo: GitRepo, branch: str, person: Person, changes: Mapping[str, bytes | None], message: str) -> str:
     """A signed commit over main's tip on `branch`, which must be new or merged already; its id.
 
-    Raises Conflict("branch-exists") when the branch holds commits that main does not have.
+    Raises Conflict("branch-exists") when the branch holds commits that main does not have, and as `to_review`.
     """
-    ref, main = full_ref(branch), repo.observe().main
+    ref, main = to_review(repo, branch), repo.observe().main
     tip = repo.known(ref)
     if tip is not None and (main is None or not repo.is_ancestor(tip, main)):
         raise Conflict(

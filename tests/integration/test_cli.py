@@ -243,6 +243,31 @@ def test_clumsy_use(shop: Shop, tmp_path: Path) -> None:
     shop.fails("origin-invalid", 2, "status", repo=str(tmp_path))
     shop.fails("usage", 2, "--nonsense")
     shop.fails("step-not-found", 1, "step", shop.ask("runs", "runs")[0]["run"], "99")
+    assert "expected a run's whole id" in shop.fails("run-not-found", 1, "timeline", "dev-9")
+    file = tmp_path / "file"
+    file.write_text("x")
+    for unusable in (file, file / "below", Path("/proc/none")):
+        shop.fails("directory-unusable", 2, "demo", "--dir", str(unusable))
+
+
+@pytest.mark.parametrize("branch", ["main", "lockgate/evidence", "lockgate/requests", "refs/heads/main", "HEAD"])
+def test_nothing_is_proposed_on_a_branch_of_the_project(shop: Shop, branch: str) -> None:
+    """A promotion there would be a push around review, at which main stands still."""
+    before = [shop.stage.repo().known(f"refs/heads/{ref}") for ref in ("main", "lockgate/evidence")]
+    words = ("promote", "prod", "shop-1.0.0", *shop.reason("alice"), "--branch", branch)
+    shop.fails("branch-reserved", 2, *words)
+    assert before == [shop.stage.repo().known(f"refs/heads/{ref}") for ref in ("main", "lockgate/evidence")]
+
+
+@pytest.mark.parametrize("branch", ["a b", "-x", "a..b", "a.lock", "refs/tags/x"])
+def test_a_branch_has_a_name_that_git_takes(shop: Shop, branch: str) -> None:
+    shop.fails("branch-malformed", 2, "promote", "prod", "shop-1.0.0", *shop.reason("alice"), "--branch", branch)
+
+
+def test_the_environment_may_hold_what_other_tools_call_lockgate_version(shop: Shop) -> None:
+    """Installers and CI name what they install; only --version asks for the version."""
+    env = {"LOCKGATE_VERSION": "0.1.0", "LOCKGATE_INSTALL_COMPLETION": "yes", "LOCKGATE_HELP": "1"}
+    assert shop.run("runs", env=env).json == shop.run("runs").json
 
 
 def test_requests_are_judged(shop: Shop) -> None:

@@ -45,6 +45,11 @@ def write_commit(
     return oid
 
 
+def is_ref_name(ref: str) -> bool:
+    """Whether git takes a full name: git-check-ref-format(1)."""
+    return bool(pygit2.reference_is_valid_name(ref))
+
+
 def swap(repo: GitRepo, ref: str, expected: str | None, new: str) -> None:
     """Move a branch ("main" or a full name) by compare-and-swap: in place, or by push.
 
