@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import zoneinfo
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 _PACKAGE = Path(__file__).resolve().parent
@@ -36,6 +35,8 @@ def tzdata_version() -> str:
                 continue
         if (folder / "UTC").exists():
             return "unknown"
+    from importlib.metadata import PackageNotFoundError, version  # slow to load, and hardly ever asked
+
     try:
         return f"tzdata {version('tzdata')}"
     except PackageNotFoundError:

@@ -56,7 +56,7 @@ def init(
     from controller.settings import data_dir
     from controller.uses import init as making
     from controller.wiring.attest import make_layout
-    from controller.wiring.repos import GitWorkshop, load_key
+    from controller.wiring.making import GitWorkshop, load_key
 
     options = context_of(context)
     directory = directory.absolute()

@@ -97,8 +97,8 @@ def person(trust: TrustState, key: str | Path | None, name: str | None) -> Perso
 
     Raises UsageError("key-missing"), Invalid("key-not-principal"), and as `load_key`.
     """
+    from controller.wiring.making import load_key
     from controller.wiring.people import Person
-    from controller.wiring.repos import load_key
 
     if key is None:
         raise UsageError(

@@ -274,7 +274,7 @@ def public_key_of(given: str) -> str:
     Raises UsageError("key-malformed") and as `load_key`.
     """
     from controller.core.keys import normal_key
-    from controller.wiring.repos import load_key
+    from controller.wiring.making import load_key
 
     if "PRIVATE KEY" in given:
         return load_key(given).public_key  # which refuses it, and repeats nothing of it

@@ -15,8 +15,9 @@ from controller.settings import data_dir
 from controller.uses.images import build_layout
 from controller.uses.layout import first_terms
 from controller.wiring.attest import make_layout
+from controller.wiring.making import FileSigner, generate_key, swap, write_commit
 from controller.wiring.people import Person, commit_on, merge_branch, now
-from controller.wiring.repos import FileSigner, GitRepo, generate_key, swap, write_commit
+from controller.wiring.repos import GitRepo
 
 PEOPLE = ("alice", "dave", "bob", "carol", "olga", "olivia", "oscar")
 """alice and dave develop, bob and carol review, olga operates, olivia and oscar own."""

@@ -1,4 +1,4 @@
-"""Opening repositories for short commands: for reading, for people's commits, and their keys. Imports little."""
+"""Opening repositories for short commands, for reading and for people's commits. Imports little."""
 
 from __future__ import annotations
 
@@ -6,30 +6,19 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from controller.adapters.git.create import GitWorkshop
-from controller.adapters.git.keys import FileSigner, generate_key
 from controller.adapters.git.locate import git_directory
-from controller.adapters.git.people import swap, write_commit
 from controller.adapters.git.refs import RefFiles
 from controller.adapters.git.repo import GitRepo
 from controller.adapters.git.sshsig import fingerprint
 from controller.adapters.git.sshsig import verify as verify_ssh
-from controller.adapters.signers import open_signer
 from controller.model.trustroot import RootRefs, TrustRoot
-from controller.ports import Signer
 
 __all__ = [
-    "FileSigner",
     "GitRepo",
-    "GitWorkshop",
     "ask_cel",
     "fingerprint",
-    "generate_key",
-    "load_key",
     "read_repo",
-    "swap",
     "verify_ssh",
-    "write_commit",
     "write_repo",
 ]
 
@@ -63,11 +52,6 @@ def write_repo(origin: str, root: TrustRoot | None = None) -> GitRepo:
     """A repository that people's commits are written to; a remote one through a temporary mirror."""
     refs = root.refs if root is not None else RootRefs()
     return GitRepo(origin, None, main=refs.main, requests=refs.requests, evidence=refs.evidence)
-
-
-def load_key(address: str | Path) -> Signer:
-    """The signer at an address (file:, env:, ssh-agent:, a bare path). Raises as `open_signer`."""
-    return open_signer(address)
 
 
 def ask_cel() -> Callable[[Mapping[str, Any]], dict[str, Any]]:

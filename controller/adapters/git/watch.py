@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from watchfiles._rust_notify import RustNotify
+if TYPE_CHECKING:
+    from watchfiles._rust_notify import RustNotify
 
 _STEP_MS = 2
 _DEBOUNCE_MS = 4
@@ -50,6 +52,8 @@ class RefWatcher(Waker):
     def wait(self, timeout: float) -> bool:
         """See Waker. The first call starts the watch and returns True: what came before it was not watched."""
         if self._thread is None and not self._stop.is_set():
+            from watchfiles._rust_notify import RustNotify  # slow to load, and short commands wait for nothing
+
             notify = RustNotify([str(self._refs)], False, False, 0, True, False)
             self._thread = threading.Thread(target=self._run, args=(notify,), name="git-watch", daemon=True)
             self._thread.start()
