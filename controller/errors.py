@@ -9,8 +9,17 @@ from __future__ import annotations
 from datetime import datetime
 
 
+def printable(text: str) -> str:
+    """Text that somebody else wrote, as part of one line: what would break the line or steer a terminal (control
+    and formatting characters, bytes that are no text) is written as an escape."""
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+
+
 class LockgateError(Exception):
-    """Base of every error a person can see; `code` is stable, the wording is not."""
+    """Base of every error a person can see; `code` is stable, the wording is not. Names and values from outside
+    may stand in it as they are: it holds their printable form."""
 
     exit_code = 2
 
@@ -24,13 +33,13 @@ class LockgateError(Exception):
         got: str = "",
         cure: str = "",
     ) -> None:
-        super().__init__(what)
         self.code = code
-        self.what = what
-        self.where = where
-        self.expected = expected
-        self.got = got
-        self.cure = cure
+        self.what = printable(what)
+        self.where = printable(where)
+        self.expected = printable(expected)
+        self.got = printable(got)
+        self.cure = printable(cure)
+        super().__init__(self.what)
 
     @property
     def said(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import json
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +12,11 @@ from typing import Any
 
 import typer
 import yaml
+
+from controller.errors import printable
+
+_WHOLE = re.compile(r"(\n|\t|\x1b\[[0-9;]*m)")
+"""What an answer is laid out with: lines, columns and colours."""
 
 
 class Format(enum.StrEnum):
@@ -37,7 +43,9 @@ class Context:
         else:
             shown = text()
             if shown:
-                sys.stdout.write(shown.rstrip("\n") + "\n")
+                parts = _WHOLE.split(shown.rstrip("\n"))
+                parts[::2] = map(printable, parts[::2])
+                sys.stdout.write("".join(parts) + "\n")
 
 
 def context_of(context: typer.Context) -> Context:

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from controller.errors import printable
+
 SEALED, PENDING, RUNNING, FAILED = "✓", "○", "▶", "✗"
 GOOD = frozenset({"completed", "PASS", "PASSED", "succeeded", "accepted", "ACCEPTED"})
 BAD = frozenset(
@@ -25,9 +27,14 @@ BAD = frozenset(
 )
 
 
+def line(text: object) -> str:
+    """Words of other people as part of one line: what would break it or steer a terminal is shown, not done."""
+    return printable(" ".join(str(text).split()))
+
+
 def table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Rows under headings. With colour on a terminal; otherwise columns of plain text, without trailing blanks."""
-    cells = [["-" if value is None or value == "" else str(value) for value in row] for row in rows]
+    cells = [["-" if value is None or value == "" else line(value) for value in row] for row in rows]
     if not cells:
         return ""
     if sys.stdout.isatty():
@@ -86,9 +93,9 @@ def status_text(
     rows: Sequence[Mapping[str, Any]], standing: Sequence[str], health: str | None, stood: Sequence[str] = ()
 ) -> str:
     """`status`: what stands still first, then the environments, what each waits for, and what owners let stand."""
-    lines = [paint(f"{FAILED} {text}", "red") for text in standing]
+    lines = [paint(f"{FAILED} {line(text)}", "red") for text in standing]
     if health:
-        lines.append(paint(f"{FAILED} {health}", "red"))
+        lines.append(paint(f"{FAILED} {line(health)}", "red"))
     if not rows:
         return "\n".join([*lines, "no environments: nothing is described on main yet"])
     drawn = table(
@@ -110,8 +117,8 @@ def status_text(
     lines.append(drawn)
     for row in rows:
         shown = [text for text in row["waitingFor"] if not any(text.startswith(s) for s in standing)]
-        lines += [f"{row['environment']}: {text}" for text in shown]
-    return "\n".join([*lines, *(f"main: {text}" for text in stood)])
+        lines += [f"{row['environment']}: {line(text)}" for text in shown]
+    return "\n".join([*lines, *(f"main: {line(text)}" for text in stood)])
 
 
 def symbol(phase: str) -> str:
@@ -132,11 +139,11 @@ def why_text(answer: Mapping[str, Any], running: str | None) -> str:
     if not answer["blockedBy"]:
         lines.append(f"{SEALED} nothing holds it up")
     for blocker in answer["blockedBy"]:
-        lines.append(f"{FAILED} {blocker['gate']} ({blocker['code']}): {blocker['message']}")
+        lines.append(f"{FAILED} {blocker['gate']} ({blocker['code']}): {line(blocker['message'])}")
         if blocker["until"]:
             lines.append(f"    until    {clock(blocker['until'])}")
         if blocker["unblock"]:
-            lines.append(f"    unblock  {blocker['unblock']}")
+            lines.append(f"    unblock  {line(blocker['unblock'])}")
     return "\n".join(lines)
 
 
@@ -162,12 +169,13 @@ def verify_text(answer: Mapping[str, Any]) -> str:
     )
     lines = [f"{verdict}: {head}, {answer['refused']} refused without effect, {answer['timeAnchor']}"]
     for finding in answer["findings"]:
-        place = f" {finding['path']}" if finding["path"] else ""
-        commit = short(finding["commit"])
-        lines.append(f"  {FAILED} {finding['code']}: {commit}{place}: {finding['message']} ({finding['rule']})")
+        place = f" {line(finding['path'])}" if finding["path"] else ""
+        found = f"{short(finding['commit'])}{place}: {line(finding['message'])}"
+        lines.append(f"  {FAILED} {finding['code']}: {found} ({finding['rule']})")
     for one in answer["refusedCommits"]:
         ref = one["ref"].removeprefix("refs/heads/")
-        lines.append(f"  {PENDING} refused on {ref}: {short(one['commit'], 8)} {one['code']}: {one['message']}")
+        what = f"{one['code']}: {line(one['message'])}"
+        lines.append(f"  {PENDING} refused on {ref}: {short(one['commit'], 8)} {what}")
     return "\n".join(lines)
 
 
@@ -231,7 +239,7 @@ def step_line(row: Mapping[str, Any]) -> str:
     sign = FAILED if row["result"] in BAD or row["result"].lower() in BAD else SEALED
     style = "red" if sign == FAILED else "green"
     left = f"{row['sequence']:>3}  {clock(row['at'])}  {row['kind']:<12}"
-    return f"{paint(sign, style)} {left}  {row['summary']}  [{short(row['commit'], 8)}]"
+    return f"{paint(sign, style)} {left}  {line(row['summary'])}  [{short(row['commit'], 8)}]"
 
 
 def timeline_text(answer: Mapping[str, Any]) -> str:
@@ -249,7 +257,7 @@ def step_text(answer: Mapping[str, Any]) -> str:
     predicate = answer["predicate"]
     head = [
         f"{answer['run']} step {predicate['sequence']}: {predicate['kind']} {predicate['result']}",
-        f"  {predicate['summary']}",
+        f"  {line(predicate['summary'])}",
         f"  envelope  {answer['envelope']}",
         f"  commit    {answer['commit'] or '-'}",
         f"  path      {answer['path']}",
@@ -298,8 +306,9 @@ def diagnostics_text(rows: Sequence[Mapping[str, Any]], where: str) -> str:
     lines = []
     for row in rows:
         style = "red" if row["severity"] == "error" else "yellow"
-        place = f"{row['path']}:{row['line']}"
-        lines.append(f"{place}: {paint(row['severity'], style)}: {row['code']}: {row['message']}; {row['cure']}")
+        place = f"{line(row['path'])}:{row['line']}"
+        said = line(f"{row['code']}: {row['message']}; {row['cure']}")
+        lines.append(f"{place}: {paint(row['severity'], style)}: {said}")
     errors = sum(row["severity"] == "error" for row in rows)
     verdict = f"{FAILED} {errors} errors" if errors else f"{SEALED} no errors"
     rest = len(rows) - errors

@@ -10,7 +10,7 @@ from typing import Protocol
 from controller.core.accept import MainState, Step, Terms, judge_main, resume_state
 from controller.core.requests import RequestVerdict
 from controller.core.trust import TrustState
-from controller.errors import Refused, Stalled
+from controller.errors import Refused, Stalled, printable
 from controller.ledger.append import Ledger
 from controller.ledger.backing import EvidenceBacking
 from controller.model.entry import Accepted, MainRefused
@@ -114,7 +114,7 @@ def _refused(step: Step) -> MainRefused:
         commit=step.commit,
         code=step.refused or "",
         message=step.message,
-        paths=tuple(change.path for change in step.changes),
+        paths=tuple(printable(change.path) for change in step.changes),
         signer=step.signer,
     )
 

@@ -23,7 +23,7 @@ from controller.core.run import Run, fold
 from controller.core.steps import Step
 from controller.core.transitions import TRANSITIONS
 from controller.core.trust import VerifySsh
-from controller.errors import LockgateError, Refused
+from controller.errors import LockgateError, Refused, printable
 from controller.ledger.append import Ledger, genesis_drafts
 from controller.ledger.backing import EvidenceBacking
 from controller.ledger.canonical import digest
@@ -260,7 +260,7 @@ def _refused(step: Step, now: datetime, observed: Observed) -> Draft:
         commit=step.commit,
         code=step.refused or "",
         message=step.message,
-        paths=tuple(change.path for change in step.changes),
+        paths=tuple(printable(change.path) for change in step.changes),
         signer=step.signer,
     )
     who = (Actor(principal=step.signer),) if step.signer else ()
