@@ -10,7 +10,7 @@ import pytest
 TESTS = Path(__file__).parents[1]
 ATTACKS = {
     "order by unlisted key": "integration/test_agent_process.py::test_orders_of_others_are_refused",
-    "same trust, new root": "unit/test_accept.py::test_the_same_trust_under_another_root",
+    "same trust, new root": "unit/test_accept_trust.py::test_the_same_trust_under_another_root",
     "an agent under another root": "integration/test_agent_process.py::"
     "test_an_agent_of_another_root_takes_nothing",
     "developer moves a prod agent to dev": "unit/test_accept.py::test_a_developer_alone_changes_prod",

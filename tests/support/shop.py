@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -133,3 +134,28 @@ class Shop:
     def accepted_file(self, path: str) -> bytes | None:
         entry = self.history.trees[self.state.accepted].get(path)
         return self.history.blobs[entry.blob] if entry else None
+
+
+PROD = "promotions/prod.yaml"
+
+
+def opened() -> Shop:
+    """A shop with a policy, a locked release, and a promotion of it to prod."""
+    shop = Shop()
+    shop.land("dave", "rita", {"policies/strict.yaml": b"deny", "releases/r1.yaml": b"r1"})
+    lock = b"locked r1"
+    shop.evidence.locks.add(("releases/r1.lock.yaml", hashlib.sha256(lock).hexdigest()))
+    shop.lone("controller", {"releases/r1.lock.yaml": lock})
+    shop.land("dave", "rita", {PROD: slot("r1")})
+    assert shop.state.refused == () and shop.state.accepted == shop.tip
+    return shop
+
+
+def refused(shop: Shop, code: str) -> None:
+    """The last step was refused with this code, main stands still, and the words are all there."""
+    step = shop.state.steps[-1]
+    assert step.refused == code, step
+    assert shop.state.accepted != shop.tip
+    assert shop.state.refused[-1].commit == shop.tip
+    assert step.message and step.where and step.expected and step.got and step.cure
+    assert step.approvals == ()
