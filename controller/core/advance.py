@@ -16,6 +16,7 @@ from controller.core.run import Run, whereabouts
 from controller.model.entry import Actor, Approval, Sealed, When
 from controller.model.environment import Approvals
 from controller.model.link import LinkSignature
+from controller.model.words import counted
 
 
 def advance(desk: Desk, environment: str) -> None:
@@ -78,7 +79,7 @@ def _scheduled(desk: Desk, run: Run) -> bool:
         return False
     detail, files = materialise(desk.world, run, documents)
     how = {"artifacts": detail.artifacts, "templates": detail.templates}
-    text = f"inputs of {run.opened.release} recorded, {len(detail.targets)} targets"
+    text = f"inputs of {run.opened.release} recorded, {counted(len(detail.targets), 'target')}"
     desk.record(run, "inputs", detail, "RECORDED", text, how=how, files=files)
     return True
 
@@ -301,7 +302,8 @@ def _verifying(desk: Desk, run: Run) -> bool:
     if run.verified is None:
         return rolling.collect_verified(desk, run)
     if run.verified.ok:
-        seal(desk, run, "completed", "completed", f"{run.opened.release} completed on {len(run.touched)} targets")
+        text = f"{run.opened.release} completed on {counted(len(run.touched), 'target')}"
+        seal(desk, run, "completed", "completed", text)
         return True
     return rolling.fail(desk, run, "verification-failed", run.verified.message)
 

@@ -17,6 +17,7 @@ from controller.errors import Invalid
 from controller.model.entry import Criterion, TargetResult
 from controller.model.order import Sample
 from controller.model.strategy import Metric, Stage
+from controller.model.words import counted
 
 DEFAULT_INTERVAL = timedelta(seconds=10)
 STALE_AFTER = 3
@@ -245,7 +246,8 @@ def _judge(name: str, metric: Metric, measurements: Sequence[Measurement]) -> Cr
     known = [m.value for m in measurements if m.value is not None]
     failures = sum(1 for value in known if not _good(metric, value))
     last = known[-1] if known else None
-    text = f"{len(known)} measurements of {metric.min_samples}, {failures} bad, limit {metric.failure_limit}"
+    text = f"{failures} of {counted(len(known), 'measurement')} bad, {metric.failure_limit} allowed"
+    text += f", {metric.min_samples} needed"
     state: State = "unknown"
     if metric.source != "agents" or metric.judge is not None:
         text = "this metric's source or judge is not available to this controller"

@@ -13,6 +13,7 @@ from controller.core.transparency import make_visible
 from controller.core.world import Decision, World
 from controller.ledger.canonical import canonical, digest
 from controller.model.entry import Actor, LockMade, MainRefused, What
+from controller.model.words import counted
 
 
 def decide(world: World) -> Decision:
@@ -39,7 +40,7 @@ def accept_main(desk: Desk) -> None:
         _refuse(desk, refused)
     accepted = desk.world.accepted
     if accepted is not None:
-        text = f"main: accepted {accepted.tip[:8]}, {accepted.commits} commits"
+        text = f"main: accepted {accepted.tip[:8]}, {counted(accepted.commits, 'commit')}"
         desk.event("accepted", accepted, "ACCEPTED", text)
     for refused in desk.world.refused:
         _refuse(desk, refused)
@@ -75,5 +76,5 @@ def lock_releases(desk: Desk) -> None:
             continue
         lock = LockMade.model_validate(answer["lock"])
         what = What(release=name, manifest_digest=lock.manifest_digest, digests=lock.components)
-        text = f"{name}: locked {len(lock.components)} components as {lock.manifest_digest[7:19]}"
+        text = f"{name}: locked {counted(len(lock.components), 'component')} as {lock.manifest_digest[7:19]}"
         desk.event("lock", lock, "LOCKED", text, what=what)

@@ -18,6 +18,7 @@ from controller.ledger.canonical import canonical, digest
 from controller.ledger.canonical import parse as parse_json
 from controller.model.entry import Gates, Verdict, format_time
 from controller.model.policy import PolicySpec
+from controller.model.words import counted
 
 Result = Literal["PASS", "WARN", "WAIT", "FAIL"]
 
@@ -288,7 +289,7 @@ def _schedule(config: Mapping[str, Any], inputs: Mapping[str, Any]) -> Answer:
 def _targets(config: Mapping[str, Any], inputs: Mapping[str, Any]) -> Answer:
     if not inputs["targets"]:
         return Answer("FAIL", "no-targets", "the environment has no agents", unblock="declare an agent for it")
-    return Answer("PASS", "targets", f"{len(inputs['targets'])} targets")
+    return Answer("PASS", "targets", counted(len(inputs["targets"]), "target"))
 
 
 def _secrets(config: Mapping[str, Any], inputs: Mapping[str, Any]) -> Answer:

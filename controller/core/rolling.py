@@ -30,6 +30,7 @@ from controller.model.entry import (
 from controller.model.link import deploy_link
 from controller.model.order import PLAN, AgentStatement, Report, Sample, order_id
 from controller.model.strategy import Metric, Stage
+from controller.model.words import counted
 
 # --- ordering --------------------------------------------------------------------------------------------
 
@@ -109,7 +110,7 @@ def _order(
         deadline=desk.now + deadline,
     )
     label = f"stage {stage + 1}: " if action == "deploy" else ""
-    text = f"{label}{action} of {release} ordered on {len(targets)} targets"
+    text = f"{label}{action} of {release} ordered on {counted(len(targets), 'target')}"
     desk.record(run, "ordered", detail, "ORDERED", text, targets=targets, how={"artifacts": artifacts})
 
 
@@ -235,7 +236,10 @@ def collect_verified(desk: Desk, run: Run) -> bool:
         return False
     results, lines = collected
     bad = [r for r in results if r.result != "succeeded" or r.healthy is False]
-    text = "; ".join(f"{r.target} {r.code}: {r.message}" for r in bad[:5]) or f"{len(results)} targets verified"
+    text = (
+        "; ".join(f"{r.target} {r.code}: {r.message}" for r in bad[:5])
+        or f"{counted(len(results), 'target')} verified"
+    )
     detail = Verified(results=results, ok=not bad, message=text)
     result = "FAILED" if bad else "PASSED"
     desk.record(run, "verified", detail, result, text, files=_report_file(run, "verify", lines))

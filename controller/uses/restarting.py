@@ -50,6 +50,7 @@ from controller.model.restart import (
     restart_path,
 )
 from controller.model.trustroot import TrustRoot
+from controller.model.words import counted
 from controller.ports import Repo
 from controller.uses.pinned import pinned_fault
 from controller.uses.slots import slots_of
@@ -251,7 +252,7 @@ def _accepted(
         acknowledged=tuple(step.commit for step in main.newly if step.commit in stood),
         slots=slots_of(repo, restart.main, main.accepted, after),
     )
-    text = f"main: accepted {main.accepted[:8]}, {len(main.newly)} commits"
+    text = f"main: accepted {main.accepted[:8]}, {counted(len(main.newly), 'commit')}"
     return _event("accepted", detail, "ACCEPTED", text, now, observed)
 
 
