@@ -13,9 +13,9 @@ from controller.ledger.append import EVIDENCE_REF, prepare
 from controller.ledger.canonical import digest
 from controller.ledger.entry import artifact_path
 from controller.model import entry as e
-from tests.integration.test_verify import Tamper, codes, event, rewrite
 from tests.support.evidence import sha
 from tests.support.home import Home
+from tests.support.tamper import Tamper, codes, event, rewrite
 
 
 @pytest.fixture

@@ -27,9 +27,10 @@ from controller.model.trustroot import TrustRoot
 from controller.uses.findings import VerifyReport
 from controller.uses.past import Past, past_bytes, read_past
 from controller.uses.past_file import PastFile, cache_path, rules_digest
-from tests.integration.test_verify import TAMPERINGS, a_home_to_tamper_with, event
 from tests.support.home import MAIN, PATHS, REQUESTS, Home
 from tests.support.shop import trust_document
+from tests.support.tamper import a_home_to_tamper_with, event
+from tests.support.tamperings import TAMPERINGS
 
 
 class Cached:
