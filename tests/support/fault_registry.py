@@ -55,7 +55,7 @@ class FaultRegistry:
         self.tokens_given = 0
         self.released = threading.Event()
         self._lock = threading.Lock()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"registry": self}))
         self._server.daemon_threads = True
         self.host = f"127.0.0.1:{self._server.server_address[1]}"
 
@@ -128,80 +128,78 @@ def _index(folder: Path) -> dict[str, str]:
     return {entry["annotations"][REF_NAME]: entry["digest"] for entry in entries}
 
 
-def _handler(registry: FaultRegistry) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        wbufsize = -1
-        disable_nagle_algorithm = True
+class _Handler(BaseHTTPRequestHandler):
+    registry: FaultRegistry
+    protocol_version = "HTTP/1.1"
+    wbufsize = -1
+    disable_nagle_algorithm = True
 
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
 
-        def do_HEAD(self) -> None:
-            self._serve()
+    def do_HEAD(self) -> None:
+        self._serve()
 
-        def do_GET(self) -> None:
-            self._serve()
+    def do_GET(self) -> None:
+        self._serve()
 
-        def _serve(self) -> None:
-            parts = urlsplit(self.path)
-            query = parse_qs(parts.query)
-            headers = {key.lower(): value for key, value in self.headers.items()}
-            registry.seen.append(Seen(self.command, parts.path, query, headers))
-            fault = registry.take(parts.path)
-            if fault is not None and fault.hang:
-                registry.released.wait(30)
-            if parts.path == "/token":
-                status, answer, body = self._token(headers)
-            elif registry.token is not None and headers.get("authorization") != f"Bearer {registry.token}":
-                realm = (
-                    f'Bearer realm="http://{registry.host}/token",service="fault",scope="repository:x:pull,push"'
-                )
-                status, answer, body = 401, {"WWW-Authenticate": realm}, b"{}"
-            else:
-                status, answer, body = registry.answer(parts.path, query)
-            if fault is not None:
-                status = fault.status if fault.status != 200 else status
-                answer |= fault.headers
-                body = fault.body if fault.body is not None else body
-                body = bytes([body[0] ^ 1]) + body[1:] if fault.flip else body
-            self._send(
-                status,
-                answer,
-                body,
-                truncate=fault is not None and fault.truncate,
-                drip=fault is not None and fault.drip,
-            )
+    def _serve(self) -> None:
+        parts = urlsplit(self.path)
+        query = parse_qs(parts.query)
+        headers = {key.lower(): value for key, value in self.headers.items()}
+        registry = self.registry
+        registry.seen.append(Seen(self.command, parts.path, query, headers))
+        fault = registry.take(parts.path)
+        if fault is not None and fault.hang:
+            registry.released.wait(30)
+        if parts.path == "/token":
+            status, answer, body = self._token(headers)
+        elif registry.token is not None and headers.get("authorization") != f"Bearer {registry.token}":
+            realm = f'Bearer realm="http://{registry.host}/token",service="fault",scope="repository:x:pull,push"'
+            status, answer, body = 401, {"WWW-Authenticate": realm}, b"{}"
+        else:
+            status, answer, body = registry.answer(parts.path, query)
+        if fault is not None:
+            status = fault.status if fault.status != 200 else status
+            answer |= fault.headers
+            body = fault.body if fault.body is not None else body
+            body = bytes([body[0] ^ 1]) + body[1:] if fault.flip else body
+        self._send(
+            status,
+            answer,
+            body,
+            truncate=fault is not None and fault.truncate,
+            drip=fault is not None and fault.drip,
+        )
 
-        def _token(self, headers: dict[str, str]) -> tuple[int, dict[str, str], bytes]:
-            if registry.token_login is not None:
-                wanted = "Basic " + base64.b64encode(":".join(registry.token_login).encode()).decode()
-                if headers.get("authorization") != wanted:
-                    return 401, {}, b"{}"
-            registry.tokens_given += 1
-            document = {"token": registry.token, "expires_in": registry.token_lifetime}
-            return 200, {"Content-Type": "application/json"}, json.dumps(document).encode()
+    def _token(self, headers: dict[str, str]) -> tuple[int, dict[str, str], bytes]:
+        registry = self.registry
+        if registry.token_login is not None:
+            wanted = "Basic " + base64.b64encode(":".join(registry.token_login).encode()).decode()
+            if headers.get("authorization") != wanted:
+                return 401, {}, b"{}"
+        registry.tokens_given += 1
+        document = {"token": registry.token, "expires_in": registry.token_lifetime}
+        return 200, {"Content-Type": "application/json"}, json.dumps(document).encode()
 
-        def _send(self, status: int, headers: dict[str, str], body: bytes, *, truncate: bool, drip: bool) -> None:
-            self.send_response(status)
-            for key, value in headers.items():
-                self.send_header(key, value)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            if drip:
-                self._drip(body)
-            elif self.command != "HEAD":
-                self.wfile.write(body[: len(body) // 2] if truncate else body)
-            self.wfile.flush()
-            if truncate:
-                self.close_connection = True
+    def _send(self, status: int, headers: dict[str, str], body: bytes, *, truncate: bool, drip: bool) -> None:
+        self.send_response(status)
+        for key, value in headers.items():
+            self.send_header(key, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if drip:
+            self._drip(body)
+        elif self.command != "HEAD":
+            self.wfile.write(body[: len(body) // 2] if truncate else body)
+        self.wfile.flush()
+        if truncate:
+            self.close_connection = True
 
-        def _drip(self, body: bytes) -> None:
-            """A byte now and then, until the other side hangs up or the registry is told to go on."""
-            with contextlib.suppress(OSError):
-                for place in range(len(body)):
-                    self.wfile.write(body[place : place + 1])
-                    self.wfile.flush()
-                    registry.released.wait(0.1)
-
-    return Handler
+    def _drip(self, body: bytes) -> None:
+        """A byte now and then, until the other side hangs up or the registry is told to go on."""
+        with contextlib.suppress(OSError):
+            for place in range(len(body)):
+                self.wfile.write(body[place : place + 1])
+                self.wfile.flush()
+                self.registry.released.wait(0.1)

@@ -9,9 +9,13 @@ import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from tests.support.components import used
+
+SECRET = "correct-horse-battery"
+LOGIN = ("puller", SECRET)
 
 PROGRAM = "docker-registry"
 READY_SECONDS = 15.0
@@ -112,3 +116,20 @@ def _wait(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
             return
         time.sleep(0.02)
     raise AssertionError(f"the registry did not start: {log.read_text()[-2000:]}")
+
+
+class FakePace:
+    """Time that passes only when somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.slept: list[float] = []
+        self.extra = 0.0
+
+    def now(self) -> datetime:
+        return datetime(2026, 2, 19, 2, 0, tzinfo=UTC) + timedelta(seconds=sum(self.slept) + self.extra)
+
+    def monotonic(self) -> float:
+        return sum(self.slept) + self.extra
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
