@@ -13,39 +13,38 @@ from controller.core.trust import CONTROLLER, TrustState
 from controller.errors import Refused
 from controller.ledger import dsse
 
-Walk = Callable[[bytes], TrustState]
-"""The trust state at the end of a chain (JSON), checked from the agent's own root; raises if it does not hold."""
+Walk = Callable[[bytes], Sequence[TrustState]]
+"""Every trust version of a chain (JSON), oldest first, each checked from the agent's own root; raises if one does
+not hold."""
 
 
 class Keyring:
     """Controller keys by key id; it only ever moves to newer trust versions. Thread-safe."""
 
-    def __init__(
-        self, walk: Walk, now: Callable[[], datetime], every: Callable[[bytes], Sequence[TrustState]] | None = None
-    ) -> None:
+    def __init__(self, walk: Walk, now: Callable[[], datetime]) -> None:
         self._walk = walk
-        self._every = every or (lambda chain: [walk(chain)])
-        self._chain = b""
         self._now = now
         self._lock = threading.Lock()
-        self._trust: TrustState | None = None
+        self._states: Sequence[TrustState] = ()
 
     @property
     def version(self) -> int:
         """The newest trust version that was walked to; 0 before the first."""
-        trust = self._trust
-        return 0 if trust is None else trust.version
+        states = self._states
+        return states[-1].version if states else 0
 
     @property
     def trust(self) -> TrustState:
         """The newest trust that was walked to. Raises Refused("order-untrusted-signer") before the first."""
-        if self._trust is None:
+        states = self._states
+        if not states:
             raise untrusted("no trust chain yet")
-        return self._trust
+        return states[-1]
 
     def extend(self, chain: bytes) -> None:
         """Walk a chain. Raises Refused("trust-rollback") when it ends before what is known already."""
-        trust = self._walk(chain)
+        states = self._walk(chain)
+        trust = states[-1]
         with self._lock:
             if trust.version < self.version:
                 raise Refused(
@@ -55,27 +54,28 @@ class Keyring:
                     got=f"version {trust.version}",
                     cure="find out who answers at the controller's address",
                 )
-            if self._trust is not None and trust.version == self.version and trust.sha256 != self._trust.sha256:
+            if trust.version == self.version and trust.sha256 != self.trust.sha256:
                 raise Refused(
                     "trust-rollback",
                     f"the controller shows another trust version {trust.version} than before",
-                    expected=self._trust.sha256,
+                    expected=self.trust.sha256,
                     got=trust.sha256,
                     cure="find out who answers at the controller's address",
                 )
-            self._trust, self._chain = trust, chain
+            self._states = states
 
     def trust_at(self, version: int) -> TrustState:
         """A version of the chain that was walked. Raises Refused("order-untrusted-signer") for another one."""
-        for state in self._every(self._chain) if self._chain else ():
+        for state in self._states:
             if state.version == version:
                 return state
         raise untrusted(f"no trust version {version} in the chain")
 
     def keys(self) -> Mapping[str, str]:
         """Key id → OpenSSH key of everyone who may sign as the controller now."""
-        trust = self._trust
-        return {} if trust is None else {key_id(k): k for k in trust.keys_of_role(CONTROLLER, self._now())}
+        return {
+            key_id(key): key for state in self._states[-1:] for key in state.keys_of_role(CONTROLLER, self._now())
+        }
 
     def declared(self, data: bytes) -> Mapping[str, str]:
         """The project's agents, by name, from main's objects. Raises Refused("declared-unproven")."""

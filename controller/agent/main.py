@@ -30,8 +30,7 @@ from controller.agent.keyring import Keyring, Walk
 from controller.agent.logbook import Logbook
 from controller.agent.outbox import Outbox
 from controller.agent.sampler import Sampler
-from controller.core.chain import Chain, walk_chain, walk_states
-from controller.core.trust import TrustState
+from controller.core.chain import Chain, walk_states
 from controller.errors import LockgateError, Stalled
 from controller.model.order import Delivery
 from controller.model.trustroot import TrustRoot
@@ -107,7 +106,7 @@ class Agent:
         self._directory = directory.resolve()
         signer = _signer(settings)
         root = TrustRoot.load(settings.trust_root)
-        self._keyring = Keyring(_walk_from(root), own, _every_from(root))
+        self._keyring = Keyring(_walk_from(root), own)
         logbook = Logbook(self._directory, root, settings.name, signer, self._keyring.keys, own)
         self._journal = journal = Journal(self._directory / "journal.jsonl", forget_before=own() - FORGET_AFTER)
         approved = Approved(
@@ -240,10 +239,6 @@ def _now() -> datetime:
 
 
 def _walk_from(root: TrustRoot) -> Walk:
-    return lambda data: walk_chain(root, Chain.loads(data).links, sshsig.verify)
-
-
-def _every_from(root: TrustRoot) -> Callable[[bytes], list[TrustState]]:
     return lambda data: walk_states(root, Chain.loads(data).links, sshsig.verify)
 
 

@@ -64,13 +64,8 @@ def object_id(kind: str, data: bytes) -> str:
     return hashlib.sha1(b"%s %d\0" % (kind.encode(), len(data)) + data, usedforsecurity=False).hexdigest()
 
 
-def walk_chain(root: TrustRoot, links: Sequence[ChainLink], verify_ssh: VerifySsh) -> TrustState:
-    """The trust in force at the end of the chain. Raises as `walk_states`."""
-    return walk_states(root, links, verify_ssh)[-1]
-
-
 def walk_states(root: TrustRoot, links: Sequence[ChainLink], verify_ssh: VerifySsh) -> list[TrustState]:
-    """Every trust version of the chain, oldest first.
+    """Every trust version of the chain, oldest first; the last one is in force.
 
     Raises Refused("genesis-mismatch") when the first link does not hash to the pinned genesis commit,
     Refused("trust-quorum") or Refused("trust-rollback") as `check_successor` does.

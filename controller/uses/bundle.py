@@ -15,7 +15,7 @@ from pathlib import PurePosixPath
 
 from pydantic import ValidationError
 
-from controller.core.chain import Chain, walk_chain
+from controller.core.chain import Chain, walk_states
 from controller.core.trust import CONTROLLER, TrustState, VerifySsh
 from controller.errors import Invalid, LockgateError, Refused
 from controller.ledger import dsse, log
@@ -147,7 +147,7 @@ class _Checker:
             self.report.find("genesis-mismatch", MANIFEST, what)
             return
         links = Chain.loads(self.pack.files.get(CHAIN, b"")).links
-        self._trusts = [walk_chain(root, links[: end + 1], self._verify_ssh) for end in range(len(links))]
+        self._trusts = walk_states(root, links, self._verify_ssh)
         headers = self._headers()
         envelopes = dict(self._envelopes())
         self._log(headers, minimum)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from controller.core.chain import Chain, ChainLink, walk_chain
+from controller.core.chain import Chain, walk_states
 from controller.core.trust import CONTROLLER, TrustState, VerifySsh
 from controller.errors import Invalid, Refused
 from controller.ledger import dsse
@@ -91,7 +91,7 @@ def check(receipt: bytes, envelope: bytes, root: TrustRoot, verify_ssh: VerifySs
             expected="a receipt as `lockgate receipt make` writes it",
             got="no extra line",
         )
-    trusts = _walk(root, Chain.loads(found.extra).links, verify_ssh)
+    trusts = walk_states(root, Chain.loads(found.extra).links, verify_ssh)
     entry = read(envelope, "", None)
     version, at = entry.predicate.observed.trust_version, entry.predicate.at
     dsse.open_envelope(envelope, _keys([t for t in trusts if t.version == version], entry))
@@ -106,11 +106,6 @@ def check(receipt: bytes, envelope: bytes, root: TrustRoot, verify_ssh: VerifySs
             got=f"index {found.index}",
         )
     return Held(entry, checkpoint, len(lines_of(found.checkpoint)) - 1)
-
-
-def _walk(root: TrustRoot, links: list[ChainLink], verify_ssh: VerifySsh) -> list[TrustState]:
-    """Every version of the chain, each checked from the pinned genesis."""
-    return [walk_chain(root, links[: place + 1], verify_ssh) for place in range(max(1, len(links)))]
 
 
 def _keys(trusts: list[TrustState], entry: Entry | None) -> dict[str, str]:

@@ -13,7 +13,7 @@ from controller.adapters.git import people
 from controller.adapters.git.repo import GitRepo
 from controller.adapters.git.sshsig import KeySigner, generate_key, verify
 from controller.core.accept import MainState, Terms, genesis_state, judge_main
-from controller.core.chain import Chain, walk_chain
+from controller.core.chain import Chain, walk_states
 from controller.core.trust import TRUST_NAMESPACE
 from controller.errors import Refused
 from controller.model.trustroot import TrustRoot
@@ -150,10 +150,10 @@ def test_trust_grows_and_the_chain_proves_it(shop: GitShop) -> None:
     assert shop.lone("olga", files).trust.version == 2
     chain = Chain.loads(build_chain(shop.repo, shop.root, shop.tip, verify).dumps())
     assert len(chain.links) == 2
-    assert walk_chain(shop.root, chain.links, verify).sha256 == shop.state.trust.sha256
+    assert walk_states(shop.root, chain.links, verify)[-1].sha256 == shop.state.trust.sha256
     other = TrustRoot(project="shop", genesis=shop.tip)
     with pytest.raises(Refused) as error:
-        walk_chain(other, chain.links, verify)
+        walk_states(other, chain.links, verify)
     assert error.value.code == "genesis-mismatch"
 
 

@@ -28,7 +28,7 @@ from controller.agent.keyring import Keyring
 from controller.agent.logbook import Logbook
 from controller.agent.outbox import Outbox
 from controller.agent.sampler import Sampler
-from controller.core.chain import Chain, walk_chain
+from controller.core.chain import Chain, walk_states
 from controller.errors import LockgateError
 from controller.model.order import ComponentState, Delivery, Order
 from controller.model.trustroot import TrustRoot
@@ -113,7 +113,7 @@ class LightAgent:
         directory.mkdir(parents=True, exist_ok=True)
         self.name, self.directory = name, directory
         signer, root = FileSigner(key), TrustRoot.load(trust_root)
-        keyring = Keyring(lambda data: walk_chain(root, Chain.loads(data).links, sshsig.verify), _now)
+        keyring = Keyring(lambda data: walk_states(root, Chain.loads(data).links, sshsig.verify), _now)
         self.journal = Journal(directory / "journal.jsonl")
         self._outbox = Outbox()
         driver: Any = LightDriver(directory, flawed)

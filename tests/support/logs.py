@@ -14,7 +14,7 @@ from controller.agent.approved import Approved
 from controller.agent.client import Client
 from controller.agent.keyring import Keyring
 from controller.agent.logbook import Logbook
-from controller.core.chain import Chain, object_id, walk_chain
+from controller.core.chain import Chain, object_id, walk_states
 from controller.core.declared import Declared
 from controller.ledger.log import Log, leaf_hash
 from controller.model.order import LogState
@@ -68,7 +68,7 @@ def client_of(
 ) -> Client:
     """An agent's client with the parts that the agent itself gives it; the log it saw is kept in `directory`."""
     directory.mkdir(parents=True, exist_ok=True)
-    keyring = keyring or Keyring(lambda data: walk_chain(root, Chain.loads(data).links, verify), now)
+    keyring = keyring or Keyring(lambda data: walk_states(root, Chain.loads(data).links, verify), now)
     logbook = Logbook(directory, root, agent, signer, keyring.keys, now)
     return Client(
         agent=agent,

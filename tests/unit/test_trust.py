@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from securesystemslib.signer import SSlibKey
 
-from controller.core.chain import Chain, ChainLink, object_id, walk_chain
+from controller.core.chain import Chain, ChainLink, object_id, walk_states
 from controller.core.keys import key_id, normal_key
 from controller.core.quorum import missing_roles
 from controller.core.trust import TRUST_NAMESPACE, TrustState, check_successor
@@ -251,18 +251,18 @@ def test_walking_from_the_root() -> None:
         links.append(ChainLink(document=data, signatures=signatures(data, "olga", "otto")))
     again = Chain.loads(Chain(links=links).dumps()).links
     assert again == links
-    assert walk_chain(root, again, unseal).version == 3
+    assert walk_states(root, again, unseal)[-1].version == 3
     for cut in ([], links[1:], [links[0], links[2]], [*links, links[1]]):
         with pytest.raises(Refused):
-            walk_chain(root, cut, unseal)
+            walk_states(root, cut, unseal)
 
 
 def test_the_same_trust_under_a_new_root() -> None:
     root, first = genesis(trust_bytes())
     other, _ = genesis(trust_bytes(), extra=b"100644 lockgate.yaml\0" + b"\1" * 20)
-    assert walk_chain(root, [first], unseal).version == 1
+    assert walk_states(root, [first], unseal)[-1].version == 1
     with pytest.raises(Refused) as error:
-        walk_chain(other, [first], unseal)
+        walk_states(other, [first], unseal)
     assert error.value.code == "genesis-mismatch"
 
 
@@ -281,7 +281,7 @@ def test_a_first_link_that_does_not_hash_to_the_root() -> None:
         {"trees": [top[:-1], tree]},
     ):
         with pytest.raises(Refused) as error:
-            walk_chain(root, [first.model_copy(update=change)], unseal)
+            walk_states(root, [first.model_copy(update=change)], unseal)
         assert error.value.code == "genesis-mismatch"
 
 
@@ -289,7 +289,7 @@ def test_a_genesis_with_more_than_trust_or_with_parents() -> None:
     for more in ({"extra": b"100644 other\0" + b"\1" * 20}, {"parent": b"parent " + b"0" * 40 + b"\n"}):
         root, first = genesis(trust_bytes(), **more)  # type: ignore[arg-type]
         with pytest.raises(Refused) as error:
-            walk_chain(root, [first], unseal)
+            walk_states(root, [first], unseal)
         assert error.value.code == "genesis-mismatch"
 
 
@@ -299,7 +299,7 @@ def test_no_bytes_crash_a_chain(data: bytes) -> None:
         Chain.loads(data)
     root, first = genesis(trust_bytes())
     with pytest.raises(LockgateError):
-        walk_chain(root, [first.model_copy(update={"trees": [data, data], "commit": data})], unseal)
+        walk_states(root, [first.model_copy(update={"trees": [data, data], "commit": data})], unseal)
 
 
 # --- the root file ------------------------------------------------------------------------------------------
