@@ -6,8 +6,6 @@ that the error reference lists.
 
 from __future__ import annotations
 
-from datetime import datetime
-
 
 def printable(text: str) -> str:
     """Text that somebody else wrote, as part of one line: what would break the line or steer a terminal (control
@@ -66,16 +64,6 @@ class Refused(LockgateError):
     """Policy or trust said no: the answer stands until intent, approval or trust changes."""
 
     exit_code = 1
-
-
-class Waiting(LockgateError):
-    """Nothing is wrong; it is not time yet (`until`, when known)."""
-
-    exit_code = 1
-
-    def __init__(self, code: str, what: str, *, until: datetime | None = None, cure: str = "") -> None:
-        super().__init__(code, what, cure=cure)
-        self.until = until
 
 
 class Stalled(LockgateError):

@@ -248,5 +248,4 @@ class AgentHub(Protocol):
     def stop(self) -> None: ...
 
 
-Environ = Mapping[str, str]
 Wake = Callable[[], None]

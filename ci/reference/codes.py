@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-ERRORS = ("Invalid", "Refused", "Waiting", "Stalled", "Conflict", "Unavailable", "UsageError")
+ERRORS = ("Invalid", "Refused", "Stalled", "Conflict", "Unavailable", "UsageError")
 KEBAB = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 _WORDS = ("what", "message", "reason")
 _CURES = ("cure", "unblock")

@@ -24,7 +24,6 @@ from controller.errors import Invalid, Refused
 from controller.model.registry import ManifestAnswer
 from controller.ports import Registry
 
-_CHUNK: Final = 1024 * 1024
 _LAYERS_LIMIT: Final = 512
 _LAYER_TYPE = re.compile(
     r"application/vnd\.(?:oci\.image\.layer\.v1\.tar(?:\+gzip|\+zstd)?|docker\.image\.rootfs\.diff\.tar\.gzip)"

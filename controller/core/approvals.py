@@ -77,14 +77,13 @@ class NotCounted:
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """`missing` is role to number; `eligible` may still fill a missing place, `able` says which; `next_expiry` is
-    when the first counted approval runs out."""
+    """`missing` is role to number, `able` who may still fill a place of each of these; `next_expiry` is when the
+    first counted approval runs out."""
 
     satisfied: bool
     counted: tuple[Given, ...]
     not_counted: tuple[NotCounted, ...]
     missing: dict[str, int]
-    eligible: tuple[str, ...]
     next_expiry: datetime | None
     able: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
@@ -127,7 +126,6 @@ def tally(
         counted=tuple(counted.values()),
         not_counted=tuple(rejected),
         missing=missing,
-        eligible=tuple(eligible),
         next_expiry=min(ends, default=None),
         able={role: tuple(name for name in eligible if role in _fills(required, trust, name)) for role in missing},
     )

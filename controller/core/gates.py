@@ -45,8 +45,8 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """One gate to be decided: its name, type and level, the configuration it has from its policy (None for
-    the built-in ones), and the inputs it sees."""
+    """One gate to be decided: its name, type and level, the configuration that its policy gives it (none
+    to the built-in ones), the inputs it sees, and the digest of its policy's file."""
 
     name: str
     type: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from controller.core import artifacts
@@ -94,7 +95,7 @@ def gates_of(world: World, run: Run, documents: RunDocuments) -> list[Gate]:
     gates = [_builtin("release-active", _release_inputs(world, run, documents))]
     if not rollback:
         gates.append(
-            _builtin("promotes-from", {"release": run.opened.release, "completed": _before(world, run, documents)})
+            _builtin("promotes-from", {"release": run.opened.release, "completed": _before(world, documents)})
         )
     gates += [
         _builtin("freeze", _freeze_inputs(world, run)),
@@ -165,7 +166,7 @@ def _release_inputs(world: World, run: Run, documents: RunDocuments) -> dict[str
     return {"release": run.opened.release, "state": spec.state, "reason": spec.reason}
 
 
-def _before(world: World, run: Run, documents: RunDocuments) -> dict[str, str | None]:
+def _before(world: World, documents: RunDocuments) -> dict[str, str | None]:
     manifest = documents.lock.spec.manifest_digest if documents.lock else ""
     done = {name: world.facts.completed.get((name, manifest)) for name in documents.environment.spec.promotes_from}
     return {name: format_time(c.at) if c is not None else None for name, c in done.items()}
@@ -191,13 +192,12 @@ def _freezes(world: World, run: Run) -> list[dict[str, Any]]:
         if action not in spec.actions or not {"*", run.environment} & set(spec.environments):
             continue
         if spec.begins is not None and spec.until is not None:
-            active, until = spec.begins <= world.now < spec.until, spec.until
-            if world.now < spec.begins:
-                until = spec.begins
+            active = spec.begins <= world.now < spec.until
+            until: datetime | None = spec.begins if world.now < spec.begins else spec.until
         else:
             assert spec.schedule is not None and spec.duration is not None
             span = span_at(spec.schedule, spec.duration, spec.time_zone, world.now)
-            active, until = span.is_open, span.changes  # type: ignore[assignment]
+            active, until = span.is_open, span.changes
         found.append(
             {
                 "name": name,
@@ -232,7 +232,7 @@ def _policy_inputs(world: World, run: Run, documents: RunDocuments, gate: str) -
         case "window":
             return _window_inputs(world, documents)
         case "soak":
-            return {"completed": _before(world, run, documents)}
+            return {"completed": _before(world, documents)}
         case "approval":
             return {}
         case _:

@@ -52,7 +52,6 @@ class Run:
     phase: str
     opened: Opened
     opened_at: datetime
-    last_at: datetime
     entries: int = 1
     remembered: str | None = None
     inputs: Inputs | None = None
@@ -78,7 +77,6 @@ class Run:
     control: Control | None = None
     resumed_at: datetime | None = None
     sealed: Sealed | None = None
-    sealed_at: datetime | None = None
 
     @property
     def is_open(self) -> bool:
@@ -130,7 +128,6 @@ def open_run(entry: Recorded) -> Run:
         phase=phase,
         opened=detail,
         opened_at=entry.at,
-        last_at=entry.at,
         touched=detail.carried,
     )
 
@@ -138,7 +135,7 @@ def open_run(entry: Recorded) -> Run:
 def apply(run: Run, entry: Recorded) -> Run:
     """The state after one more entry. Raises Refused("transition-illegal") and changes nothing otherwise."""
     phase = follow(run.phase, event_of(entry), run.remembered)
-    changes: dict[str, Any] = {"phase": phase, "last_at": entry.at, "entries": run.entries + 1}
+    changes: dict[str, Any] = {"phase": phase, "entries": run.entries + 1}
     changes |= _facts(run, entry)
     return replace(run, **changes)
 
@@ -196,7 +193,7 @@ def _facts(run: Run, entry: Recorded) -> dict[str, Any]:
         case "control":
             return _control(run, detail, entry.at)
         case "sealed":
-            return {"sealed": detail, "sealed_at": entry.at}
+            return {"sealed": detail}
         case _:
             return {}
 

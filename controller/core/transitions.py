@@ -104,8 +104,6 @@ TRANSITIONS: Final[dict[tuple[str, str], str]] = {
     ("rolling_back", "sealed-rollback_failed"): "rollback_failed",
 }
 
-EVENTS: Final[tuple[str, ...]] = tuple(sorted({event for _, event in TRANSITIONS}))
-
 ACTIONS: Final[dict[str, tuple[str, ...]]] = {
     "scheduled": ("pause", "abort"),
     "gating": ("approve", "reject", "pause", "abort"),

@@ -12,7 +12,7 @@ from controller.ledger.canonical import canonical, digest
 from controller.ledger.entry import Place, artifact_digest, build, is_event, read, run_folder
 from controller.ledger.fold import State
 from controller.ledger.log import Log
-from controller.model.entry import Actor, Draft, Entry, EntryRef, Genesis, Observed, Opened, Sealed, What, When
+from controller.model.entry import Draft, Entry, EntryRef, Genesis, Observed, Opened, Sealed, What, When
 from controller.model.history import NewCommit
 from controller.ports import Repo, Signer
 
@@ -64,25 +64,21 @@ class Prepared:
     ledger: Ledger
 
 
-def genesis_drafts(
-    project: str, genesis: str, refs: Mapping[str, str], at: datetime, who: Sequence[Actor] = ()
-) -> list[Draft]:
+def genesis_draft(project: str, genesis: str, refs: Mapping[str, str], at: datetime) -> Draft:
     """The first entry of a branch (index 0): it names the trust root the branch answers to."""
-    return [
-        Draft(
-            kind="genesis",
-            run=None,
-            environment=None,
-            at=at,
-            observed=Observed(main=genesis, requests=None, trust_version=1),
-            result="STARTED",
-            summary=f"{project}: evidence begins from genesis {genesis[:12]}",
-            who=tuple(who),
-            what=What(),
-            when=When(decided=at),
-            detail=Genesis(project=project, genesis=genesis, refs=dict(refs)),
-        )
-    ]
+    return Draft(
+        kind="genesis",
+        run=None,
+        environment=None,
+        at=at,
+        observed=Observed(main=genesis, requests=None, trust_version=1),
+        result="STARTED",
+        summary=f"{project}: evidence begins from genesis {genesis[:12]}",
+        who=(),
+        what=What(),
+        when=When(decided=at),
+        detail=Genesis(project=project, genesis=genesis, refs=dict(refs)),
+    )
 
 
 def load(repo: Repo, tip: str) -> Ledger:
@@ -93,7 +89,7 @@ def load(repo: Repo, tip: str) -> Ledger:
     """
     state, chains, entries = load_open(repo, tip)
     chains = {run: replace(chain, files=_hashes(repo, tip, chain.folder)) for run, chain in chains.items()}
-    return Ledger(tip, state, _load_log(repo, tip, state.cursors.index), chains, entries)
+    return Ledger(tip, state, load_log(repo, tip, state.cursors.index), chains, entries)
 
 
 def load_open(repo: Repo, tip: str) -> tuple[State, dict[str, RunChain], dict[str, tuple[Entry, ...]]]:
@@ -123,18 +119,12 @@ def run_entries(repo: Repo, commit: str, folder: str) -> tuple[Entry, ...]:
     return tuple(sorted(found, key=lambda entry: entry.predicate.sequence or 0))
 
 
-def load_log(repo: Repo, tip: str) -> Log:
-    """The log's edge that a commit's tree holds, of the size its own checkpoint says.
+def load_log(repo: Repo, tip: str, size: int | None = None) -> Log:
+    """The log's edge that a commit's tree holds: of `size` entries, by default as many as its checkpoint says.
 
     Raises Refused("log-mismatch" | "object-corrupt") or Invalid("checkpoint-malformed").
     """
-    file = repo.file(tip, log.CHECKPOINT)
-    if file is None:
-        raise Refused("log-mismatch", "the log's checkpoint is missing", where=log.CHECKPOINT)
-    return _load_log(repo, tip, log.read_checkpoint(repo.read(file.blob)).size)
 
-
-def _load_log(repo: Repo, tip: str, size: int) -> Log:
     def content(path: str) -> bytes | None:
         file = repo.file(tip, path)
         return repo.read(file.blob) if file is not None else None
@@ -142,8 +132,9 @@ def _load_log(repo: Repo, tip: str, size: int) -> Log:
     checkpoint = content(log.CHECKPOINT)
     if checkpoint is None:
         raise Refused("log-mismatch", "the log's checkpoint is missing", where=log.CHECKPOINT)
-    edge = log.restore(size, content)
     said = log.read_checkpoint(checkpoint)
+    size = said.size if size is None else size
+    edge = log.restore(size, content)
     if (said.size, said.root) != (size, edge.root):
         raise Refused(
             "log-mismatch",

@@ -121,11 +121,6 @@ def _tile(partials: list[bytearray], files: dict[str, bytes | None], level: int,
         partials[level].clear()
 
 
-def edge_tiles(size: int) -> list[str]:
-    """The paths of the incomplete tiles of a tree of `size` leaves: all that `restore` needs."""
-    return [path for path in (_edge_tile(size, level) for level in range(_levels(size))) if path]
-
-
 def restore(size: int, read: Callable[[str], bytes | None]) -> Log:
     """The right edge of a tree of `size` leaves from its incomplete tiles.
 

@@ -215,10 +215,6 @@ class Document(Part):
         return self.metadata.name
 
 
-def one_of(*fields: str, least: bool = True, most: bool = True) -> dict[str, Any]:
-    """The JSON Schema clause for "exactly one (or at least, at most one) of these fields"."""
-    if least and most:
-        return {"oneOf": [{"required": [field]} for field in fields]}
-    if least:
-        return {"anyOf": [{"required": [field]} for field in fields]}
-    return {"not": {"anyOf": [{"required": [a, b]} for i, a in enumerate(fields) for b in fields[i + 1 :]]}}
+def one_of(*fields: str, most: bool = True) -> dict[str, Any]:
+    """The JSON Schema clause for "exactly one of these fields", or without `most` for "at least one"."""
+    return {"oneOf" if most else "anyOf": [{"required": [field]} for field in fields]}

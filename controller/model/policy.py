@@ -8,19 +8,6 @@ from pydantic import ConfigDict, Field, model_validator
 
 from controller.model.base import Document, Name, Part, PositiveDuration, Text
 
-GATES = (
-    "cel",
-    "soak",
-    "window",
-    "freeze",
-    "approval",
-    "vulnerabilities",
-    "provenance",
-    "signature",
-    "feeds-fresh",
-    "tests",
-)
-
 
 def _alias(name: str) -> str:
     return "for" if name == "duration" else name

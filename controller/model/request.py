@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -24,7 +24,6 @@ Verb = Literal[
     "incident",
     "acknowledge",
 ]
-VERBS: tuple[str, ...] = get_args(Verb)
 
 
 class Request(Part):

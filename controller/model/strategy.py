@@ -22,9 +22,7 @@ from controller.model.base import (
 )
 from controller.model.component import HttpPath
 
-AGENT_METRICS = ("error_rate", "latency_p50", "latency_p95", "latency_p99", "requests", "healthy")
 AgentMetric = Literal["error_rate", "latency_p50", "latency_p95", "latency_p99", "requests", "healthy"]
-FailureAction = Literal["rollback", "pause"]
 
 
 class Require(Part):

@@ -220,7 +220,7 @@ class Reconciler:
             refs = {"main": parts.root.refs.main, "requests": parts.root.refs.requests}
             refs["evidence"] = parts.root.refs.evidence
             at = drafts[0].at if drafts else parts.clock.now()
-            drafts = append.genesis_drafts(parts.root.project, parts.root.genesis, refs, at) + drafts
+            drafts = [append.genesis_draft(parts.root.project, parts.root.genesis, refs, at), *drafts]
         if not drafts:
             return ()
         origin = log.origin_of(parts.root.project, parts.root.genesis)

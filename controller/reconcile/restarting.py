@@ -44,7 +44,7 @@ class Restarts:
         repo, root = self._repo, self._root
         try:
             ledger = self._survivor(tips, now, stalled)
-            seen = situation(repo, root, ledger, remembered)
+            seen = situation(root, ledger, remembered)
             begun = begin(repo, root, ledger, seen, tips.main, self._verify_ssh, now)
         except LockgateError as error:
             if error is stalled or not error.code.startswith("restart-") or error.code == "restart-missing":

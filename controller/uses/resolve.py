@@ -41,10 +41,6 @@ class Checked:
     moved: tuple[Moved, ...]
     changed: bool
 
-    @property
-    def clean(self) -> bool:
-        return not self.moved and not self.changed
-
 
 def resolve(
     release: Loaded[Release],

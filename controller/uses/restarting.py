@@ -24,7 +24,7 @@ from controller.core.steps import Step
 from controller.core.transitions import TRANSITIONS
 from controller.core.trust import VerifySsh
 from controller.errors import LockgateError, Refused, printable
-from controller.ledger.append import Ledger, genesis_drafts
+from controller.ledger.append import Ledger, genesis_draft
 from controller.ledger.backing import EvidenceBacking
 from controller.ledger.canonical import digest
 from controller.model.documents import ReleaseLock
@@ -97,7 +97,7 @@ class Asking:
         return True
 
 
-def situation(repo: Repo, root: TrustRoot, ledger: Ledger, remembered: str | None) -> Situation:
+def situation(root: TrustRoot, ledger: Ledger, remembered: str | None) -> Situation:
     """What there is, of the project and of its log, when the branch's tip is that of `ledger`."""
     size = ledger.log.size
     return Situation(
@@ -174,7 +174,7 @@ def propose(
     """A restart for what there is: `tips` are those of main and requests, `said` the reason, the lost tip, and the
     refused commits of main (with their codes) that owners had let stand. With it, main as it is judged then."""
     asking = Asking(Surviving(repo, ledger))
-    seen = situation(repo, root, ledger, None)
+    seen = situation(root, ledger, None)
     reason, lost, stood = said
     terms = _terms(root, verify_ssh, now, None, stood)
     main = judge_main(repo, _start(repo, root, ledger), tips[0], asking, terms)
@@ -219,7 +219,7 @@ def drafts(repo: Repo, root: TrustRoot, ledger: Ledger, begun: Begun, now: datet
     found: list[Draft] = []
     if ledger.commit is None:
         refs = {"main": root.refs.main, "requests": root.refs.requests, "evidence": root.refs.evidence}
-        (first,) = genesis_drafts(root.project, root.genesis, refs, now)
+        first = genesis_draft(root.project, root.genesis, refs, now)
         detail = first.detail.model_copy(update={"restart": value})
         found.append(first.model_copy(update={"observed": observed, "detail": detail}))
     who = tuple(Actor(principal=name) for name in sorted(begun.owners))

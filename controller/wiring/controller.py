@@ -62,13 +62,6 @@ class ControllerSettings:
     git_timeout: float = 60.0
 
 
-def open_repo(origin: str, root: TrustRoot | None = None) -> GitRepo:
-    """A repository for reading; its branches as the trust root names them."""
-    if root is None:
-        return GitRepo.read_only(origin)
-    return GitRepo.read_only(origin, main=root.refs.main, requests=root.refs.requests, evidence=root.refs.evidence)
-
-
 def open_registry(images: Path | None) -> Registries:
     """Registries over HTTP (credentials from the Docker configuration) and image layouts below `images`."""
     return Registries(oci=OciRegistry(credentials=docker_config_credentials(docker_config())), images_dir=images)

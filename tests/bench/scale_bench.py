@@ -77,7 +77,7 @@ def grow(stage: Stage, root: TrustRoot, entries: int) -> dict[str, float]:
     story.main = tips.main or root.genesis
     refs = {"main": root.refs.main, "requests": root.refs.requests, "evidence": root.refs.evidence}
     ledger = append.Ledger()
-    waiting: list[Draft] = list(append.genesis_drafts(root.project, root.genesis, refs, story.at))
+    waiting: list[Draft] = [append.genesis_draft(root.project, root.genesis, refs, story.at)]
     waiting.append(story.accepted(story.main))
     for n in range(20):
         waiting.append(story.lock(f"release-{n}"))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import subprocess
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from controller.adapters.attest.layout import make_layout, signed_by
-from controller.adapters.git.create import GitWorkshop, create_bare, land_reviewed
+from controller.adapters.git.create import GitWorkshop
 from controller.adapters.git.repo import GitRepo
 from controller.adapters.git.sshsig import FileSigner, generate_key, verify
 from controller.core.accept import Terms, genesis_state, judge_main
@@ -18,6 +18,7 @@ from controller.model.trustroot import TrustRoot
 from controller.settings import data_dir
 from controller.uses.allowed_signers import allowed_signers
 from controller.uses.init import Made, create_project, init
+from controller.wiring.people import Person, commit_on, merge_branch
 from tests.support.shop import PEOPLE, Evidence, slot, trust_bytes
 
 NOW = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
@@ -89,7 +90,7 @@ def test_places_and_names_that_are_refused(tmp_path: Path) -> None:
 
 def test_an_origin_with_reviewed_files(tmp_path: Path) -> None:
     origin = tmp_path / "origin.git"
-    create_bare(origin)
+    subprocess.run(["git", "init", "-q", "--bare", "-b", "main", str(origin)], check=True)
     (tmp_path / "keys").mkdir()
     keys: dict[str, FileSigner] = {name: generate_key(tmp_path / "keys" / name) for name in PEOPLE}
     repo = GitRepo(str(origin), tmp_path / "state")
@@ -102,18 +103,10 @@ def test_an_origin_with_reviewed_files(tmp_path: Path) -> None:
         signer=keys["olga"],
         at=NOW,
     )
-    tip = land_reviewed(
-        repo,
-        "main",
-        {"promotions/prod.yaml": slot("r1"), "policies/p.yaml": b"deny"},
-        message="Start",
-        author=("Dave", "dave@example.com"),
-        author_signer=keys["dave"],
-        reviewer=("Rita", "rita@example.com"),
-        reviewer_signer=keys["rita"],
-        when=NOW + timedelta(seconds=1),
-        branch="start",
-    )
+    files = {"promotions/prod.yaml": slot("r1"), "policies/p.yaml": b"deny"}
+    commit_on(repo, "start", Person("Dave", "dave@example.com", keys["dave"]), files, "Start")
+    rita = Person("Rita", "rita@example.com", keys["rita"])
+    tip = merge_branch(repo, "start", rita, into="main", message="Merge: Start")
     state = genesis_state(repo, root)
     judged = judge_main(repo, state, tip, Evidence(), Terms("shop", root.refs.main, verify))
     assert judged.accepted == tip and judged.newly[0].approvals == ("rita",)

@@ -164,7 +164,8 @@ def test_a_moved_tag_and_a_changed_file_are_reported(images: Path) -> None:
     registry = OciLayoutRegistry(images)
     first = release(WANTED)
     lock = resolve(first, both("oci-layout:"), registry, resolver_version="v", now=NOW)
-    assert check(lock, first, registry).clean
+    found = check(lock, first, registry)
+    assert not found.moved and not found.changed
     moved_to = build_layout(images, "api", "v1.1.0", {"app/main": b"something else"})
     checked = check(lock, release({**WANTED, "web": {"tag": "v1.0"}}), registry)
     shown = report(lock, checked)
@@ -182,7 +183,6 @@ def test_a_moved_tag_and_a_changed_file_are_reported(images: Path) -> None:
     index.write_text(index.read_text().replace('"v1.0.0"', '"v7"'))
     gone = check(lock, first, registry)
     assert [(one.component, one.now) for one in gone.moved] == [("api", moved_to), ("web", None)]
-    assert not gone.clean
 
 
 @pytest.mark.parametrize(

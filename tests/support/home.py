@@ -18,7 +18,7 @@ from controller.adapters.git.repo import GitRepo
 from controller.core.accept import Terms, judge_main, resume_state
 from controller.core.parse import parse
 from controller.core.requests import write_request
-from controller.ledger.append import EVIDENCE_REF, Ledger, genesis_drafts, prepare, write
+from controller.ledger.append import EVIDENCE_REF, Ledger, genesis_draft, prepare, write
 from controller.ledger.canonical import digest
 from controller.ledger.links import sign_link
 from controller.ledger.log import origin_of
@@ -115,7 +115,7 @@ class Home:
         self.origin_line = origin_of("shop", genesis)
         self.story = Story(genesis, START, step)
         self.ledger = Ledger()
-        self.batch(genesis_drafts("shop", genesis, {"main": MAIN}, START))
+        self.batch([genesis_draft("shop", genesis, {"main": MAIN}, START)])
         self.story.land = self.land
         self.documents({path: (HEAD + text).encode() for path, text in DOCUMENTS.items()})
         for name in agents:

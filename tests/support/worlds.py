@@ -250,8 +250,8 @@ class Theatre:
         for number in range(1, agents + 1):
             self.declare("prod", f"prod-{number}")
         self.trust = TrustState.parse(base["trust/trust.yaml"])
-        genesis = append.genesis_drafts("shop", self.main, {"main": "refs/heads/main"}, self.now)
-        self._append(genesis)
+        genesis = append.genesis_draft("shop", self.main, {"main": "refs/heads/main"}, self.now)
+        self._append([genesis])
         self.lines.clear()
 
     # -- what people do ------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from controller.adapters.git.keys import KeySigner
 from controller.errors import Refused
-from controller.ledger.append import Ledger, Prepared, genesis_drafts, prepare
+from controller.ledger.append import Ledger, Prepared, genesis_draft, prepare
 from controller.ledger.fold import State, apply, completed_path, derived_files, lock_path
 from controller.model import entry as e
 from controller.model.lock import manifest_digest
@@ -21,8 +21,8 @@ def manifest(n: int) -> str:
 
 
 def begin(*drafts: e.Draft, story: Story) -> Prepared:
-    first = genesis_drafts("shop", story.genesis, {"main": "main"}, START)
-    return prepare(Ledger(), [*first, *drafts], SIGNER, "shop/x")
+    first = genesis_draft("shop", story.genesis, {"main": "main"}, START)
+    return prepare(Ledger(), [first, *drafts], SIGNER, "shop/x")
 
 
 def more(ledger: Ledger, *drafts: e.Draft) -> Ledger:

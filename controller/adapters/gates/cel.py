@@ -21,8 +21,7 @@ LENGTH = 4096
 class CelWorker:
     """One worker, started when first asked and again after every kill. Thread-safe; questions queue."""
 
-    def __init__(self, seconds: float = SECONDS) -> None:
-        self._seconds = seconds
+    def __init__(self) -> None:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -61,14 +60,14 @@ class CelWorker:
         assert process.stdin is not None and process.stdout is not None
         process.stdin.write(line)
         process.stdin.flush()
-        deadline = time.monotonic() + self._seconds
+        deadline = time.monotonic() + SECONDS
         chunks: list[bytes] = []
         with selectors.DefaultSelector() as selector:
             selector.register(process.stdout, selectors.EVENT_READ)
             while not (chunks and chunks[-1].endswith(b"\n")):
                 if not selector.select(max(0.0, deadline - time.monotonic())):
                     self._kill()
-                    return {"error": "cost-exceeded", "message": f"no answer within {self._seconds:g} seconds"}
+                    return {"error": "cost-exceeded", "message": f"no answer within {SECONDS:g} seconds"}
                 chunk = process.stdout.read1(65536)  # type: ignore[attr-defined]
                 if not chunk:
                     raise OSError("the worker ended")

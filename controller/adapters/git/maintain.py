@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from pathlib import Path
@@ -38,7 +39,6 @@ class Maintenance:
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
         self._thread: threading.Thread | None = None
-        self.last_error = ""
 
     def due(self) -> bool:
         """Whether enough packs have gathered."""
@@ -61,11 +61,9 @@ class Maintenance:
         return started
 
     def _repack(self) -> None:
-        try:
-            outcome = git(Path(self._store.gitdir), _REPACK, timeout=_TIMEOUT, nice=True)
-            self.last_error = outcome.words if outcome.code else ""
-        except LockgateError as error:
-            self.last_error = str(error)
+        # A repack that fails leaves the packs as they are: it is due again at the next quiet moment.
+        with contextlib.suppress(LockgateError):
+            git(Path(self._store.gitdir), _REPACK, timeout=_TIMEOUT, nice=True)
 
     def close(self) -> None:
         """Let a repack that runs come to its end (a killed one leaves temporary files)."""

@@ -71,10 +71,9 @@ class GitRepo:
         self.origin = origin
         place = locate.locate(origin)
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
-        self._origin = self._open(place, state_dir, timeout, reader)
         self._reopen = partial(self._open, state_dir=state_dir, timeout=timeout, reader=reader)
         self._who = (name, email)
-        self._adopt(self._origin)
+        self._adopt(self._reopen(place))
         self._waker: Waker = watcher(place.gitdir)
 
     def _adopt(self, origin: Origin) -> None:
@@ -113,22 +112,13 @@ class GitRepo:
         main: str = "main",
         requests: str = "lockgate/requests",
         evidence: str = "lockgate/evidence",
-        timeout: float = 60.0,
     ) -> Self:
         """A reader without a state directory, for the CLI and verify; it cannot be appended to.
 
         A local origin is opened in place, hooks or not; a remote one is cloned into a temporary directory that
         close() removes.
         """
-        return cls(
-            os.fspath(origin),
-            None,
-            main=main,
-            requests=requests,
-            evidence=evidence,
-            timeout=timeout,
-            reader=True,
-        )
+        return cls(os.fspath(origin), None, main=main, requests=requests, evidence=evidence, reader=True)
 
     @property
     def gitdir(self) -> Path:

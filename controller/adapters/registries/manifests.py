@@ -177,13 +177,13 @@ def _ambiguous(where: str, expected: str, got: str) -> Refused:
     )
 
 
-def truncated(where: str, got: str) -> Unavailable:
+def truncated(where: str) -> Unavailable:
     """The body ended before it was complete."""
     return Unavailable(
         "registry-truncated",
         "the registry's answer ended early",
         where=where,
         expected="the whole body",
-        got=got,
+        got="a connection that closed early",
         cure="try again; check the registry and proxies between",
     )

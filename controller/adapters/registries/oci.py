@@ -8,12 +8,13 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Final, Protocol, TypeVar
 
 import httpx
 
+from controller.adapters.clock import SystemClock
 from controller.adapters.registries.manifests import (
     ACCEPT,
     MANIFEST_LIMIT,
@@ -46,14 +47,8 @@ class Pace(Clock, Protocol):
     def sleep(self, seconds: float) -> None: ...
 
 
-class SystemPace:
+class SystemPace(SystemClock):
     """The machine's own time."""
-
-    def now(self) -> datetime:
-        return datetime.now(UTC)
-
-    def monotonic(self) -> float:
-        return time.monotonic()
 
     def sleep(self, seconds: float) -> None:
         time.sleep(seconds)
@@ -168,23 +163,13 @@ class OciRegistry:
             claimed=response.headers.get("Docker-Content-Digest"),
         )
 
-    def claimed_digest(self, repository: str, reference: str) -> str | None:
-        """The digest the registry states in a HEAD answer, None when there is none: a hint, never a proof."""
-        check_reference(repository, reference)
-        place = self._place(repository)
-        url = place.url("manifests", reference)
-        response, _ = self._get(place, url, ACCEPT, f"{repository}:{reference}", method="HEAD")
-        claimed: str | None = response.headers.get("Docker-Content-Digest")
-        return claimed if response.status_code == 200 and claimed and is_digest(claimed) else None
-
     def blob(self, repository: str, digest: str) -> Iterator[bytes]:
         """The blob in chunks, unverified: the caller hashes them. Raises Invalid("blob-not-found")."""
         check_reference(repository, digest)
         place = self._place(repository)
         where = f"{repository}@{digest}"
-        response = self._retrying(
-            where, lambda: self._open(place, "GET", place.url("blobs", digest), "*/*", where)
-        )
+        url = place.url("blobs", digest)
+        response = self._retrying(where, lambda: self._open(place, url, "*/*", where))
         with contextlib.closing(response):
             if response.status_code == 404:
                 raise Invalid(
@@ -200,7 +185,7 @@ class OciRegistry:
             except httpx.TimeoutException:
                 raise _unavailable(where, "registry-timeout", "the registry stopped sending") from None
             except httpx.TransportError:
-                raise truncated(where, "a connection that closed early") from None
+                raise truncated(where) from None
 
     def _place(self, repository: str) -> _Place:
         if (known := self._places.get(repository)) is not None:
@@ -222,13 +207,11 @@ class OciRegistry:
         self._places[repository] = place
         return place
 
-    def _get(
-        self, place: _Place, url: httpx.URL, accept: str, where: str, *, method: str = "GET"
-    ) -> tuple[httpx.Response, bytes]:
+    def _get(self, place: _Place, url: httpx.URL, accept: str, where: str) -> tuple[httpx.Response, bytes]:
         """A whole answer, 200 or 404, of at most the manifest limit."""
 
         def attempt() -> tuple[httpx.Response, bytes]:
-            with contextlib.closing(self._open(place, method, url, accept, where)) as response:
+            with contextlib.closing(self._open(place, url, accept, where)) as response:
                 return response, self._read(response, where)
 
         return self._retrying(where, attempt)
@@ -254,7 +237,7 @@ class OciRegistry:
             except _AgainError as again:
                 error = again.error
             except httpx.RemoteProtocolError:
-                error = truncated(where, "a connection that closed early")
+                error = truncated(where)
             except httpx.TimeoutException:
                 error = _unavailable(where, "registry-timeout", f"no answer within {self._limits.timeout:g} s")
             except httpx.HTTPStatusError as failed:
@@ -269,17 +252,17 @@ class OciRegistry:
             self._pace.sleep(asked if asked is not None else self._limits.backoff * 2 ** (number - 1))
         raise AssertionError("attempts is at least one")
 
-    def _open(self, place: _Place, method: str, url: httpx.URL, accept: str, where: str) -> httpx.Response:
+    def _open(self, place: _Place, url: httpx.URL, accept: str, where: str) -> httpx.Response:
         """An open answer, 200 or 404, after authentication and redirects."""
         header = self._auth.header(place.host, place.name)
-        response = self._follow(place, method, url, accept, header)
+        response = self._follow(place, url, accept, header)
         if response.status_code == 401:
             response.close()
             challenge = response.headers.get("WWW-Authenticate", "")
             if self._auth.learn(place.host, place.name, challenge, secure=place.base.scheme == "https"):
                 fresh = self._auth.header(place.host, place.name, rejected=header)
                 if fresh is not None and fresh != header:
-                    response = self._follow(place, method, url, accept, fresh)
+                    response = self._follow(place, url, accept, fresh)
         status = response.status_code
         if status in (200, 404):
             return response
@@ -297,15 +280,13 @@ class OciRegistry:
             cure="check that this host is a registry",
         )
 
-    def _follow(
-        self, place: _Place, method: str, url: httpx.URL, accept: str, authorization: str | None
-    ) -> httpx.Response:
+    def _follow(self, place: _Place, url: httpx.URL, accept: str, authorization: str | None) -> httpx.Response:
         """Send, following redirects; the Authorization value goes to the registry's own origin only."""
         for _ in range(self._limits.redirects + 1):
             headers = {"Accept": accept}
             if authorization is not None and _origin(url) == _origin(place.base):
                 headers["Authorization"] = authorization
-            response = self._client.send(self._client.build_request(method, url, headers=headers), stream=True)
+            response = self._client.send(self._client.build_request("GET", url, headers=headers), stream=True)
             if response.status_code not in _REDIRECTS:
                 return response
             response.close()
