@@ -401,19 +401,28 @@ def _note_key(name: str, openssh: str) -> bytes:
     return _sha256(name.encode() + b"\n" + typed).digest()[:4]
 
 
+def decode_base64(text: str) -> bytes:
+    """Base64 in its one spelling: other bits behind the last byte would be other bytes that say the same. Raises
+    ValueError."""
+    data = base64.b64decode(text, validate=True)
+    if base64.b64encode(data).decode() != text:
+        raise ValueError("base64 in another spelling than its one")
+    return data
+
+
 def parse_note(data: bytes) -> tuple[Checkpoint, bytes, list[tuple[str, bytes]]]:
     """A checkpoint taken apart: what it says, the bytes that are signed, and its (name, blob) signatures, none
     of them checked; raises Invalid("checkpoint-malformed")."""
     try:
         text, _, tail = data.decode("utf-8").partition("\n\n")
         origin, size, root = text.split("\n")
-        decoded = base64.b64decode(root, validate=True)
+        decoded = decode_base64(root)
         signatures = []
         for line in tail.removesuffix("\n").split("\n"):
             dash, name, blob = line.split(" ")
             if dash != "—":
                 raise ValueError("a signature line does not begin with a dash")
-            signatures.append((name, base64.b64decode(blob, validate=True)))
+            signatures.append((name, decode_base64(blob)))
         if not origin or str(int(size)) != size or int(size) < 0 or len(decoded) != HASH or data[-1:] != b"\n":
             raise ValueError("origin, size or root is not in its form")
     except (ValueError, binascii.Error) as error:

@@ -16,6 +16,7 @@ from controller.errors import Invalid
 from controller.ledger.log import (
     HASH,
     Checkpoint,
+    decode_base64,
     digest_bytes,
     leaf_hash,
     open_checkpoint,
@@ -59,11 +60,11 @@ def read_receipt(data: bytes) -> Receipt:
             raise ValueError(f"the first line is not {HEADER}")
         extra = None
         if lines and lines[0].startswith("extra "):
-            extra = _decode(lines.pop(0).removeprefix("extra "))
+            extra = decode_base64(lines.pop(0).removeprefix("extra "))
         word, _, number = lines.pop(0).partition(" ") if lines else ("", "", "")
         if word != "index" or str(int(number)) != number or not 0 <= int(number) < 1 << 63:
             raise ValueError("the index is not in its form")
-        path = tuple(_decode(line) for line in lines)
+        path = tuple(decode_base64(line) for line in lines)
         if len(path) > MOST_HASHES or any(len(item) != HASH for item in path):
             raise ValueError("the path is not of SHA-256 hashes")
     except (ValueError, binascii.Error) as error:
@@ -85,10 +86,3 @@ def check_receipt(receipt: Receipt, envelope_digest: str, origin: str, keys: Map
     leaf = leaf_hash(digest_bytes(envelope_digest))
     verify_inclusion(receipt.index, checkpoint.size, leaf, checkpoint.root, receipt.path)
     return checkpoint
-
-
-def _decode(text: str) -> bytes:
-    data = base64.b64decode(text, validate=True)
-    if base64.b64encode(data).decode() != text:
-        raise ValueError("base64 in another spelling than its one")
-    return data

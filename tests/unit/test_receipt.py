@@ -86,6 +86,17 @@ def test_every_cut_and_every_flipped_byte_is_refused() -> None:
                 check_receipt(read_receipt(bad), named(7), ORIGIN, KEYS)
 
 
+def test_a_signature_has_one_spelling() -> None:
+    """The last letter of base64 has bits that stand for nothing: letters apart, and the same bytes."""
+    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+    head, last = NOTE.decode()[:-3], NOTE.decode()[-3:-2]
+    assert NOTE.decode().endswith(f"{last}=\n")
+    other = f"{head}{letters[letters.index(last) + 1]}=\n".encode()
+    with pytest.raises(Invalid) as caught:
+        read_checkpoint(other)
+    assert caught.value.code == "checkpoint-malformed"
+
+
 def test_a_receipt_is_for_one_entry_of_one_log() -> None:
     for made, digest, origin, keys in (
         (receipt(7), named(8), ORIGIN, KEYS),
