@@ -235,9 +235,12 @@ def timeline_head(run: str) -> str:
 
 
 def step_line(row: Mapping[str, Any]) -> str:
-    """One step of a timeline: sealed, because it is recorded."""
-    sign = FAILED if row["result"] in BAD or row["result"].lower() in BAD else SEALED
-    style = "red" if sign == FAILED else "green"
+    """One step of a timeline: ✓ recorded and good, ○ recorded and waiting, ✗ recorded and bad."""
+    sign, style = SEALED, "green"
+    if row["result"] in BAD or row["result"].lower() in BAD:
+        sign, style = FAILED, "red"
+    elif row["result"] == "WAIT":
+        sign, style = PENDING, "yellow"
     left = f"{row['sequence']:>3}  {clock(row['at'])}  {row['kind']:<12}"
     return f"{paint(sign, style)} {left}  {line(row['summary'])}  [{short(row['commit'], 8)}]"
 

@@ -16,6 +16,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from controller.demo.processes import LOCKGATE, Load, Processes
 from controller.demo.stage import Stage, release_file, slot_file
 from controller.errors import LockgateError, Unavailable
@@ -28,6 +30,8 @@ AGENTS: Mapping[str, str] = {
     "staging-2": "staging",
     **{f"prod-{region}-{n}": "prod" for region in ("eu", "us") for n in range(1, 6)},
 }
+STAGES: Mapping[str, str] = {"prod": "; canary: 10 %, 50 %, 100 % of its ten targets"}
+"""What is said of an environment's stages."""
 QUIET, BUSY = 2.0, 20.0
 """Requests a second at each service: what dev and staging see, and what prod sees."""
 PATIENCE = 40.0
@@ -94,14 +98,16 @@ class Story:
         merge_branch(self.repo, name, bob, into="main", message=f"Merge branch '{name}'")
         lock = f"releases/{name}.lock.yaml"
         self._wait(lambda: self._main_file(lock) is not None, f"{lock} was not committed")
-        for line in (self._main_file(lock) or b"").decode().splitlines():
-            if line.strip().startswith(("manifestDigest", "tag:", "digest: sha256")) and "candidates" not in line:
-                self._line(line.strip())
-        self._line(f"committed by the controller: {self._subject('main')}")
+        spec = yaml.safe_load(self._main_file(lock) or b"")["spec"]
+        for component, found in spec["components"].items():
+            self._line(f"{component:<7} {found['tag']} → {found['digest']}")
+        self._line(f"{name} is from now on {spec['manifestDigest']}, whatever becomes of the tags")
+        self._line(f"committed by the controller: {self._subject('main')}, {lock}")
 
     def promote(self, environment: str, release: str, phase: str) -> None:
         """alice promotes by a branch, bob approves by merging it; the run is followed to its end."""
-        self._head(f"alice promotes {release} to {environment}, bob approves by merging")
+        stages = STAGES.get(environment, "")
+        self._head(f"alice promotes {release} to {environment}, bob approves by merging{stages}")
         rate = BUSY if environment == "prod" else QUIET
         places = [name for name, where in AGENTS.items() if where == environment]
         with Load(self.processes, places, rate=rate) as load:
@@ -196,9 +202,15 @@ class Story:
             self.say("Play it again with --keep to look further yourself.")
             return
         self.say("Look further:")
-        for command in ("status", "why prod", "runs", f"verify --trust-root {self.stage.trust_root}"):
-            self.say(f"  lockgate --repo {self.stage.origin} {command}")
-        self.say(f"  git -C {self.stage.origin} log --show-signature lockgate/evidence")
+        root, signers = f"--trust-root {self.stage.trust_root}", self.stage.folder / "allowed-signers"
+        prod = max((str(run["run"]) for run in runs if run["environment"] == "prod"), default="RUN")
+        for command in ("status", "why prod", f"targets {prod}", f"evidence {prod}", f"verify {root}"):
+            self.say(f"  {program()} --repo {self.stage.origin} {command}")
+        self.say("With git alone, and who may sign as the controller:")
+        ask = f"trust allowed-signers --role controller {root}"
+        self.say(f"  {program()} --repo {self.stage.origin} {ask} > {signers}")
+        git = f"git -C {self.stage.origin} -c gpg.ssh.allowedSignersFile={signers}"
+        self.say(f"  {git} log --show-signature lockgate/evidence")
 
     # -- helpers -----------------------------------------------------------------------------------------
 
@@ -286,6 +298,16 @@ class Story:
     def _quote(self, text: str) -> None:
         for line in text.rstrip().splitlines():
             self.say(f"     {line}")
+
+
+def program() -> str:
+    """How this program is called from here: by its name where that finds it, else by its path."""
+    own = Path(sys.executable).parent / "lockgate"
+    found = shutil.which("lockgate")
+    if not own.exists() or (found is not None and Path(found).resolve() == own.resolve()):
+        return "lockgate"
+    here = Path.cwd()
+    return str(own.relative_to(here) if own.is_relative_to(here) else own)
 
 
 def tamper(repository: Path) -> str:

@@ -96,10 +96,27 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Played:
 def test_it_leaves_what_it_promises(played: Played) -> None:
     for name in ("origin.git", "trust-root.json", "keys", "images", "agents/prod-eu-1", "state"):
         assert (played.folder / name).exists(), name
-    for line in ("dave merges his own promotion", "main goes on, and nothing was deployed", "NOT verified"):
+    seen = ("api     v1.0.0 → sha256:", "dave merges his own promotion", "main goes on, and nothing was deployed")
+    for line in (*seen, "NOT verified"):
         assert line in played.output
     left = subprocess.run(["pgrep", "-f", str(played.folder)], capture_output=True, text=True)
     assert left.stdout == "", "processes of the demo still run"
+
+
+def test_the_commands_of_the_closing_screen_work(played: Played) -> None:
+    """As they stand there, from where the demo was called."""
+    closing = played.output.partition("\nLook further:\n")[2].splitlines()
+    commands = [line.strip() for line in closing if line.startswith("  ")]
+    assert len(commands) == 7
+    environ = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    for command in commands:
+        words = command if command.startswith("lockgate ") else command.replace("git ", "git --no-pager ", 1)
+        done = subprocess.run(
+            words, shell=True, cwd=played.folder.parent, env=environ, capture_output=True, text=True, timeout=120
+        )
+        assert (done.returncode, done.stderr) == (0, ""), (command, done)
+        assert done.stdout or ">" in command
+    assert "No signature" not in done.stdout and 'Good "git" signature' in done.stdout
 
 
 def test_its_runs_ended_as_they_must(played: Played) -> None:
