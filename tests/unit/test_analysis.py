@@ -101,6 +101,9 @@ def test_no_report_and_no_sample_are_unhealthy() -> None:
     assert judge(300, []).verdict == "failed"
     assert judge(10, [], results=(result("a", "unreported"),)).verdict == "failed"
     assert judge(10, [], results=(result("a", "failed"),)).verdict == "failed"
+    unsampled = stage(analysis=[])
+    assert judge(10, [], of=unsampled).verdict == "passed"
+    assert judge(10, [], of=unsampled, results=(result("a", healthy=False),)).verdict is None
     half = stage(require={"healthy": "50%"})
     two = (result("a"), result("b", "failed"))
     assert judge(30, steady(30), of=half, results=two, targets=("a", "b")).verdict == "passed"

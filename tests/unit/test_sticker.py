@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import resource
+import signal
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -61,11 +64,22 @@ def test_an_edited_sticker_does_not_stop_the_next_deploy(tmp_path: Path) -> None
 
 
 def test_a_crash_while_writing_leaves_the_old_file(tmp_path: Path) -> None:
-    write_atomic(tmp_path / "f", b"old")
-    (tmp_path / ".f.new").write_bytes(b"half of the new o")
-    assert (tmp_path / "f").read_bytes() == b"old"
-    write_atomic(tmp_path / "f", b"new")
-    assert (tmp_path / "f").read_bytes() == b"new"
+    path = tmp_path / "f"
+    write_atomic(path, b"old")
+    killed = os.fork()
+    if not killed:
+        # The kernel takes a part of the bytes and then ends the process: a crash in the middle.
+        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+        write_atomic(path, b"new" * 4096)
+        os._exit(0)
+    assert os.WTERMSIG(os.waitpid(killed, 0)[1]) == signal.SIGXFSZ
+    assert path.read_bytes() == b"old"
+    assert {left.stat().st_size for left in tmp_path.iterdir() if left != path} == {4096}
+    write_atomic(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert [left.name for left in tmp_path.iterdir()] == ["f"]
 
 
 def test_links_are_switched_by_one_rename(tmp_path: Path) -> None:
