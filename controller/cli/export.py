@@ -110,9 +110,11 @@ def verify_bundle(options: Context, path: Path, root: TrustRoot, min_checkpoint:
 
 def minimum_of(path: Path | None) -> RootCheckpoint | None:
     """The checkpoint in a file that `--min-checkpoint` names."""
+    if path is None:
+        return None
     from controller.uses.bundle import read_minimum
 
-    return read_minimum(_read(path)) if path is not None else None
+    return read_minimum(_read(path))
 
 
 def at_least(root: TrustRoot, minimum: RootCheckpoint | None) -> TrustRoot:

@@ -10,7 +10,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, create_model
 
-from controller.model.entry import KINDS, TEST_RESULT, Predicate, Wire, predicate_type
+from controller.model.entry import (
+    KINDS,
+    TEST_RESULT,
+    Actor,
+    Observed,
+    Predicate,
+    What,
+    When,
+    Wire,
+    predicate_type,
+)
 
 WITH_FLOATS = frozenset({"evaluated"})
 """Kinds whose details have floats, besides what `why` and `how` of any entry may hold."""
@@ -46,9 +56,17 @@ class Statement(Wire):
 
 
 @cache
+def _build_shared() -> None:
+    """Build what every kind's model holds once: pydantic would build it again inside each of them."""
+    for part in (Actor, Observed, What, When, SubjectDigest, Subject):
+        part.model_rebuild()
+
+
+@cache
 def statement_model(kind: str) -> type[Statement]:
     """The statement model of one kind of entry; KeyError for a kind that does not exist."""
     detail = KINDS[kind]
+    _build_shared()
     fields: dict[str, Any] = {"kind": (Literal[kind], ...), "detail": (detail, ...)}
     if predicate_type(kind) == TEST_RESULT:
         fields["result"] = (Literal["PASSED", "FAILED", "WARNED"], ...)

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
-
-from cryptography import x509
+from typing import TYPE_CHECKING, Any
 
 from controller.errors import Invalid, Refused, Unavailable
+
+if TYPE_CHECKING:
+    from cryptography import x509
 
 
 def check_token(token: bytes, message: bytes, certificates: Sequence[str]) -> datetime:
@@ -68,6 +69,8 @@ def library() -> Any:
 
 
 def _certificate(pem: str) -> x509.Certificate:
+    from cryptography import x509  # slow to load, and few histories hold a token
+
     try:
         return x509.load_pem_x509_certificate(pem.encode())
     except ValueError as error:
