@@ -181,12 +181,16 @@ class LogView(Protocol):
         """The base64 hashes that lead from one size to another. Raises Refused("log-range")."""
         ...
 
-    def cosigned(self, agent: str, key: str, cosignature: Cosignature) -> bool:
+    def cosigned(self, agent: str, key: AgentKey, cosignature: Cosignature, now: datetime) -> bool:
         """Keep a witness's signature; False when it does not hold or says nothing new."""
         ...
 
     def witnessed(self, agent: str, size: int) -> list[str]:
         """Checkpoints of at least `size` entries with the newest cosignature of each agent but this one."""
+        ...
+
+    def certificates(self) -> dict[str, str]:
+        """The certificates of the keys of those cosignatures, by agent, where an authority certifies them."""
         ...
 
 

@@ -12,7 +12,7 @@ from typing import Protocol
 from controller.agent.approved import Approved
 from controller.agent.logbook import Logbook
 from controller.errors import Refused
-from controller.model.order import Delivery, Order
+from controller.model.order import AgentKey, Delivery, Order
 
 
 class Source(Protocol):
@@ -35,7 +35,7 @@ class Admission:
         self,
         logbook: Logbook,
         witnesses: int,
-        prove: Callable[[bytes], Mapping[str, str]],
+        prove: Callable[[bytes], Mapping[str, AgentKey]],
         approved: Approved,
     ) -> None:
         self._logbook = logbook
@@ -85,8 +85,8 @@ class Admission:
         wanted = max(self._witnesses, order.witnesses)
         if not wanted:
             return
-        keys = self._prove(source.declared())
-        found = self._logbook.witnessed(delivery.witnessed, order.log.size, keys, source.consistency)
+        agents = self._prove(source.declared())
+        found = self._logbook.witnessed(delivery, order.log.size, agents, source.consistency)
         if len(found) < wanted:
             raise Refused(
                 "split-view",

@@ -161,8 +161,7 @@ class Client:
             statements=list(statements),
             trust_version=self._keyring.version,
             log_size=known,
-            # A witness is known by a key that stays; a certified key is another one tomorrow.
-            cosignature=self._logbook.cosignature() if certificate is None else None,
+            cosignature=self._logbook.cosignature(),
             complaint=self._admission.complaint,
         )
         body = dsse.sign(canonical(message.plain()), POLL_TYPE, key)

@@ -12,6 +12,7 @@ from controller.core.keys import key_id
 from controller.core.trust import CONTROLLER, TrustState
 from controller.errors import Refused
 from controller.ledger import dsse
+from controller.model.order import AgentKey
 
 Walk = Callable[[bytes], Sequence[TrustState]]
 """Every trust version of a chain (JSON), oldest first, each checked from the agent's own root; raises if one does
@@ -77,7 +78,7 @@ class Keyring:
             key_id(key): key for state in self._states[-1:] for key in state.keys_of_role(CONTROLLER, self._now())
         }
 
-    def declared(self, data: bytes) -> Mapping[str, str]:
+    def declared(self, data: bytes) -> Mapping[str, AgentKey]:
         """The project's agents, by name, from main's objects. Raises Refused("declared-unproven")."""
         return declared_agents(Declared.loads(data), self.trust, parse_commit)
 

@@ -16,14 +16,15 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
+from controller.adapters.signers import signing_now
 from controller.agent.files import write_atomic
 from controller.agent.restarts import RESTART, Base
 from controller.core.restart import check_quorum
 from controller.core.trust import TrustState, VerifySsh
 from controller.errors import Invalid, LockgateError, Refused
-from controller.ledger.cosign import can_cosign, cosign, cosigners
+from controller.ledger.cosign import can_cosign, cosign, witnesses
 from controller.ledger.log import Checkpoint, open_checkpoint, origin_of, read_checkpoint, verify_consistency
-from controller.model.order import Cosignature, LogProof, LogState
+from controller.model.order import AgentKey, Cosignature, Delivery, LogProof, LogState
 from controller.model.restart import RestartProof
 from controller.model.trustroot import TrustRoot
 from controller.ports import Signer
@@ -76,13 +77,16 @@ class Logbook:
         return self._size
 
     def cosignature(self) -> Cosignature | None:
-        """This agent's signature over the largest checkpoint it has seen; None before it saw one."""
+        """This agent's signature over the largest checkpoint it has seen; None before it saw one. A renewed
+        certificate calls for a new one."""
         with self._lock:
-            if not self._note or not can_cosign(self._signer.public_key):
+            signer, certificate = signing_now(self._signer)
+            if not self._note or not can_cosign(signer.public_key):
                 return None
-            if self._signed is None or self._signed.size != self._size:
-                line = cosign(self._note, self._origin, self._agent, self._signer, self._now())
-                self._signed = Cosignature(size=self._size, line=line)
+            made = self._signed
+            if made is None or (made.size, made.certificate) != (self._size, certificate):
+                line = cosign(self._note, self._origin, self._agent, signer, self._now())
+                self._signed = Cosignature(size=self._size, line=line, certificate=certificate)
             return self._signed
 
     def follow(self, proof: LogProof, told: int, ask: Ask) -> None:
@@ -157,17 +161,19 @@ class Logbook:
             raise Refused("log-inconsistent", "the log's root does not read", got=state.root[:80]) from error
         self._part_of_it(Checkpoint(self._origin, state.size, root), ask)
 
-    def witnessed(self, notes: Sequence[str], least: int, keys: Mapping[str, str], ask: Ask) -> frozenset[str]:
+    def witnessed(
+        self, delivery: Delivery, least: int, agents: Mapping[str, AgentKey], ask: Ask
+    ) -> frozenset[str]:
         """Which other agents cosigned the log that this agent follows, at `least` entries or later.
 
         What does not hold counts for nothing; a signed checkpoint of another log is refused. Raises
         Refused("split-view") for that, Unavailable.
         """
         found: set[str] = set()
-        for text in notes:
+        for text in delivery.witnessed:
             note = text.encode()
             checkpoint = open_checkpoint(note, self._origin, self._keys())
-            signers = cosigners(note, keys).keys() - {self._agent}
+            signers = witnesses(note, agents, delivery.certificates, self._now()).keys() - {self._agent}
             if checkpoint.size < least or not signers:
                 continue
             try:

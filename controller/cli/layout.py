@@ -47,7 +47,7 @@ def layout(
     trust_root: RootOption = None,
 ) -> None:
     """Make the in-toto layout of this project's runs and sign it as an owner; the next owner adds a signature."""
-    from controller.uses.layout import layout_path, owners_keys
+    from controller.uses.layout import certified_agents, layout_path, owners_keys
     from controller.uses.view import view
     from controller.wiring import attest
     from controller.wiring.people import commit_on, to_review
@@ -74,6 +74,7 @@ def layout(
     value = {
         "path": str(out) if out is not None else path,
         "environment": environment,
+        "certified": certified_agents((one.document for one in found.intent.agents.values()), environment),
         "signedBy": attest.signed_by(data, owners),
         "needed": found.trust.threshold("owners"),
         "branch": branch if commit is not None else None,
@@ -104,6 +105,9 @@ def _signed(
 def _words(value: dict[str, Any]) -> str:
     where = f" on {value['branch']} ({value['commit'][:8]})" if value["commit"] else ""
     text = f"{value['path']}{where}, signed by {', '.join(value['signedBy'])}"
+    if value["certified"]:
+        names = ", ".join(value["certified"])
+        text += f"\nnot named, and not counted by its threshold: {names}: keys that an authority certifies"
     missing = value["needed"] - len(value["signedBy"])
     if missing > 0:
         return f"{text}\nnext: {missing} more of the owners: lockgate trust layout --countersign --key KEY"

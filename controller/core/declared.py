@@ -12,12 +12,12 @@ from collections.abc import Callable, Mapping
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from controller.core.chain import object_id, tree_entries
-from controller.core.keys import normal_key
 from controller.core.parse import parse
 from controller.core.trust import CONTROLLER, TrustState
 from controller.errors import Invalid, LockgateError, Refused
 from controller.model.agent import Agent
 from controller.model.history import Commit
+from controller.model.order import AgentKey
 
 FOLDER = "agents"
 ParseCommit = Callable[[str, bytes], Commit]
@@ -59,8 +59,15 @@ def may_vouch(commit: Commit, trust: TrustState, path: str) -> bool:
     return merge or trust.may_write(person, path)
 
 
-def declared_agents(declared: Declared, trust: TrustState, read_commit: ParseCommit) -> Mapping[str, str]:
-    """The agents' OpenSSH keys by name, from main's objects. Raises Refused("declared-unproven")."""
+def agent_key(document: Agent) -> AgentKey:
+    """The keys that an agent's document lets it sign with."""
+    spec = document.spec
+    bare = " ".join(spec.public_key.split()[:2])
+    return AgentKey(spec.environment, bare, spec.cert_authority, spec.previous_keys)
+
+
+def declared_agents(declared: Declared, trust: TrustState, read_commit: ParseCommit) -> Mapping[str, AgentKey]:
+    """The agents' keys by name, from main's objects. Raises Refused("declared-unproven")."""
     commit = read_commit(object_id("commit", declared.commit), declared.commit)
     if len(declared.trees) != 2:
         raise _unproven("the root tree and agents/", f"{len(declared.trees)} trees")
@@ -70,7 +77,7 @@ def declared_agents(declared: Declared, trust: TrustState, read_commit: ParseCom
     if (tree_entries(top) or {}).get(FOLDER.encode()) != (b"40000", object_id("tree", folder)):
         raise _unproven("the commit's agents/", object_id("tree", folder))
     files = tree_entries(folder) or {}
-    found: dict[str, str] = {}
+    found: dict[str, AgentKey] = {}
     for name, data in declared.documents.items():
         path = f"{FOLDER}/{name}"
         if files.get(name.encode()) != (b"100644", object_id("blob", data)):
@@ -79,9 +86,8 @@ def declared_agents(declared: Declared, trust: TrustState, read_commit: ParseCom
             raise _unproven("a person's signature who may decide about agents", commit.key or "no signature")
         try:
             document = parse(path, data).document
-            # A certificate authority's key is no agent's: whoever holds it could be any agent.
-            if isinstance(document, Agent) and not document.spec.cert_authority:
-                found[document.metadata.name] = normal_key(document.spec.public_key)
+            if isinstance(document, Agent):
+                found[document.metadata.name] = agent_key(document)
         except LockgateError:
             continue  # a document that does not read declares nobody
     return found

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from controller.core.analysis import sampling_interval
+from controller.core.declared import agent_key as agent_key
 from controller.core.orderparts import FIRST_ROLES, checks_of, run_of
 from controller.core.rolling import metrics_of, stage_of
 from controller.core.run import Run
 from controller.core.world import RunDocuments, Target
 from controller.ledger.backing import revert_of
 from controller.ledger.fold import EnvironmentState
-from controller.model.agent import Agent
 from controller.model.intent import Intent
 from controller.model.order import (
     AgentKey,
@@ -131,13 +131,6 @@ def settled(statement: AgentStatement, runs: Mapping[str, Run]) -> bool:
         and run.evaluated is None
         for run in runs.values()
     )
-
-
-def agent_key(document: Agent) -> AgentKey:
-    """The keys that an agent's document lets it sign with."""
-    spec = document.spec
-    bare = " ".join(spec.public_key.split()[:2])
-    return AgentKey(spec.environment, bare, spec.cert_authority, spec.previous_keys)
 
 
 def agent_keys(intent: Intent) -> dict[str, AgentKey]:

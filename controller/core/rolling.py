@@ -8,6 +8,7 @@ from typing import Literal
 
 from controller.core.analysis import StageVerdict, State, Window, evaluate, sampling_interval
 from controller.core.artifacts import artifacts_of
+from controller.core.declared import agent_key
 from controller.core.desk import Desk
 from controller.core.orderparts import FIRST_ROLES
 from controller.core.rollout import DEFAULT_DEADLINE, stage_deadline
@@ -15,6 +16,7 @@ from controller.core.run import Run
 from controller.core.world import RunDocuments
 from controller.ledger.canonical import digest
 from controller.ledger.links import holds
+from controller.ledger.speaker import key_at
 from controller.model.entry import (
     Control,
     Criterion,
@@ -132,7 +134,7 @@ def _collect(desk: Desk, run: Run) -> tuple[tuple[TargetResult, ...], bytes] | N
     for line in run.ordered.orders:
         statement = reports.get((line.id, line.target))
         if statement is not None:
-            results.append(result_of(statement, run.ordered, _key_of(desk, line.target)))
+            results.append(result_of(statement, run.ordered, _key_of(desk, statement)))
             used.append(statement.envelope)
         elif late:
             text = f"no report before {deadline:%H:%M:%S}"
@@ -171,12 +173,13 @@ def _links(body: Report, key: str | None) -> bool:
     return body.action == "deploy" and holds(deploy_link(body.run, body.manifest_digest), body.link, key)
 
 
-def _key_of(desk: Desk, agent: str) -> str | None:
-    """The key an agent signs everything with; None where an authority certifies its keys."""
-    loaded = desk.world.intent.agents.get(agent)
-    if loaded is None or loaded.document.spec.cert_authority:
+def _key_of(desk: Desk, statement: AgentStatement) -> str | None:
+    """The key that an agent signs links with: its own, or the one certified for the time of its report."""
+    loaded = desk.world.intent.agents.get(statement.agent)
+    if loaded is None:
         return None
-    return " ".join(loaded.document.spec.public_key.split()[:2])
+    body = statement.body
+    return key_at(agent_key(loaded.document), statement.agent, body.said_at, body.certificate)
 
 
 def _other_digests(body: Report, ordered: Ordered) -> str:

@@ -5,11 +5,12 @@ Both come when they come, as events of their own: neither a silent agent nor a s
 
 from __future__ import annotations
 
+from controller.core.declared import agent_key
 from controller.core.desk import Desk
 from controller.core.gates import Question
 from controller.core.world import Cosigned
 from controller.ledger.canonical import canonical, digest
-from controller.ledger.cosign import attach, lines_of
+from controller.ledger.cosign import attach, lines_of, witnesses
 from controller.ledger.cursors import Cursors
 from controller.ledger.marks import LogMark
 from controller.model.entry import Actor, TimeAnchored, Witness, Witnessed
@@ -52,15 +53,29 @@ def _witness(desk: Desk) -> None:
     covering = [one for one in desk.world.log.cosigned if one.size > sealed.index]
     if len(covering) < wanted:
         return
+    # As whoever verifies will judge them: by the agents that main declares, and by certificates valid now.
+    covering = [one for one in covering if _counts(desk, one)]
+    if len(covering) < wanted:
+        return
     size = min(one.size for one in covering)
     detail = Witnessed(
         size=size,
         checkpoints=tuple(note.decode() for note in together(covering)),
-        witnesses=tuple(Witness(agent=one.agent, size=one.size, at=one.at) for one in covering),
+        witnesses=tuple(
+            Witness(agent=one.agent, size=one.size, at=one.at, certificate=one.certificate) for one in covering
+        ),
     )
     who = tuple(Actor(principal=one.agent) for one in covering)
     text = f"log: {size} entries, to {sealed.run}, witnessed by {len(covering)} agents"
     desk.event("witnessed", detail, "WITNESSED", text, who=who)
+
+
+def _counts(desk: Desk, one: Cosigned) -> bool:
+    loaded = desk.world.intent.agents.get(one.agent)
+    if loaded is None:
+        return False
+    certificates = {one.agent: one.certificate} if one.certificate is not None else {}
+    return one.agent in witnesses(one.note, {one.agent: agent_key(loaded.document)}, certificates, desk.now)
 
 
 def together(cosigned: list[Cosigned]) -> list[bytes]:

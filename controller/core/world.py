@@ -74,12 +74,14 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Cosigned:
-    """An agent's newest cosignature: the checkpoint's size and its note with that one line."""
+    """An agent's newest cosignature: the checkpoint's size and its note with that one line, and the certificate of
+    a key that an authority certifies."""
 
     agent: str
     size: int
     note: bytes
     at: datetime
+    certificate: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

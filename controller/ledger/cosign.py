@@ -15,7 +15,9 @@ from datetime import UTC, datetime
 from controller.errors import Invalid
 from controller.ledger.dsse import verify_raw
 from controller.ledger.log import parse_note
+from controller.ledger.speaker import key_at
 from controller.model.keys import public_key
+from controller.model.order import AgentKey
 from controller.ports import Signer
 
 _ED25519 = "ssh-ed25519"
@@ -72,6 +74,22 @@ def cosigners(note: bytes, keys: Mapping[str, str]) -> dict[str, datetime]:
         if seconds <= _MOST_SECONDS and verify_raw(public_key(key), blob[12:], _message(seconds, text)):
             found[agent] = datetime.fromtimestamp(seconds, UTC)
     return found
+
+
+def witnesses(
+    note: bytes, agents: Mapping[str, AgentKey], certificates: Mapping[str, str], at: datetime
+) -> dict[str, datetime]:
+    """The agents that bear witness to a checkpoint as of `at`, and when each signed.
+
+    One whose keys an authority certifies does so by the key of its certificate, which must have been valid when
+    it signed and still be at `at`: an expired key cannot date a signature back. Raises as `cosigners`.
+    """
+    keys = {name: key for name in agents if (key := key_at(agents[name], name, at, certificates.get(name)))}
+    return {
+        name: signed
+        for name, signed in cosigners(note, keys).items()
+        if key_at(agents[name], name, signed, certificates.get(name)) == keys[name]
+    }
 
 
 def attach(note: bytes, lines: Iterable[str]) -> bytes:

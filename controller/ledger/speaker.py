@@ -19,6 +19,17 @@ def speaks_with(agent: AgentKey, keyid: str) -> bool:
     return not agent.authority and key_id(agent.public_key) == keyid
 
 
+def key_at(agent: AgentKey, name: str, at: datetime, certificate: str | None) -> str | None:
+    """The key by which an agent bears witness and signs links at a time, its own or the certified one; None when
+    it has none then."""
+    if not agent.authority:
+        return agent.public_key
+    try:
+        return certified_key(certificate or "", agent.public_key, name, at)
+    except Refused:
+        return None
+
+
 def check_spoken(parts: dsse.Parts, agent: AgentKey, name: str, at: datetime, certificate: str | None) -> None:
     """Check an agent's envelope as of `at`; `certificate` is what its payload carries.
 

@@ -188,11 +188,13 @@ class EvidenceRestarted(Wire):
 
 
 class Witness(Wire):
-    """An agent that cosigned the log when it had `size` entries, at a time of its own clock."""
+    """An agent that cosigned the log when it had `size` entries, at a time of its own clock. `certificate` is that
+    of its key, where an authority certifies its keys: valid then, and when this was recorded."""
 
     agent: str
     size: int
     at: Time
+    certificate: str | None = None
 
 
 class Witnessed(Wire):

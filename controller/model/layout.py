@@ -16,7 +16,8 @@ class LayoutTerms:
     """The terms of a layout. Keys are OpenSSH public keys by the name of their holder.
 
     With `approvers` the step `approve` must carry the links of that many of them; without, the controller's
-    word for it that approvals sufficed is enough.
+    word for it that approvals sufficed is enough. `certified` are agents that no layout can name: an authority
+    certifies their keys, which nobody knows beforehand.
     """
 
     project: str
@@ -27,3 +28,4 @@ class LayoutTerms:
     approved_by: int = 1
     environment: str | None = None
     expires: datetime = FOREVER
+    certified: tuple[str, ...] = ()

@@ -123,10 +123,14 @@ class LogProof(Wire):
 
 
 class Cosignature(Wire):
-    """An agent's witness signature over the checkpoint of `size`: a signed note's line without its newline."""
+    """An agent's witness signature over the checkpoint of `size`: a signed note's line without its newline.
+
+    `certificate` is that of the key that signed, where an authority certifies the agent's keys.
+    """
 
     size: Annotated[int, Field(ge=1)]
     line: Annotated[str, StringConstraints(max_length=1000)]
+    certificate: Annotated[str, StringConstraints(max_length=16_384)] | None = None
 
 
 GitObject = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9+/]*={0,2}$")]
@@ -226,7 +230,8 @@ class Delivery(Wire):
     """The controller's answer, bound to the poll's nonce; `acknowledged` are digests of envelopes.
 
     `log` is the log's newest checkpoint as of this answer: no order counts without it. `witnessed` are
-    checkpoints that other agents cosigned, for orders that ask for witnesses. `restarts` is the number of the
+    checkpoints that other agents cosigned, for orders that ask for witnesses; `certificates` are by agent those
+    of the keys that an authority certified for it. `restarts` is the number of the
     newest restart that the log went through; GET /agent/v1/restart gives it. `approving` is by order.
     """
 
@@ -240,6 +245,7 @@ class Delivery(Wire):
     at: AwareDatetime
     log: LogProof | None = None
     witnessed: list[str] = Field(default_factory=list)
+    certificates: dict[str, str] = Field(default_factory=dict)
     restarts: Count = 0
     approving: dict[str, Approving] = Field(default_factory=dict)
 

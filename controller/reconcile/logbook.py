@@ -10,12 +10,13 @@ import base64
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from datetime import datetime
 
 from controller.core.world import Cosigned
 from controller.errors import LockgateError
-from controller.ledger.cosign import attach, cosigners
+from controller.ledger.cosign import attach, witnesses
 from controller.ledger.log import HASH, WIDTH, Log, Tree, checkpoint_of, origin_of
-from controller.model.order import Cosignature, LogProof
+from controller.model.order import AgentKey, Cosignature, LogProof
 from controller.model.trustroot import TrustRoot
 from controller.ports import Signer
 
@@ -92,20 +93,25 @@ class LogBook:
         with self._lock:
             return [base64.b64encode(item).decode() for item in self._tree.consistency(start, size)]
 
-    def cosigned(self, agent: str, key: str, cosignature: Cosignature) -> bool:
-        """Keep a cosignature that holds and is over a larger checkpoint than the agent's last."""
+    def cosigned(self, agent: str, key: AgentKey, cosignature: Cosignature, now: datetime) -> bool:
+        """Keep a cosignature that holds and is over a larger checkpoint than the agent's last, or over as large a
+        one under a renewed certificate."""
+        size, certificate = cosignature.size, cosignature.certificate if key.authority else None
         with self._lock:
             known = self._cosigned.get(agent)
-            if known is not None and known.size >= cosignature.size:
+            if known is not None and (known.size, known.certificate) == (size, certificate):
                 return False
+            if known is not None and known.size > size:
+                return False
+            certificates = {agent: certificate} if certificate is not None else {}
             try:
-                note = attach(self.note(cosignature.size), [cosignature.line])
-                at = cosigners(note, {agent: key}).get(agent)
+                note = attach(self.note(size), [cosignature.line])
+                at = witnesses(note, {agent: key}, certificates, now).get(agent)
             except LockgateError:
                 return False
             if at is None:
                 return False
-            self._cosigned[agent] = Cosigned(agent, cosignature.size, note, at)
+            self._cosigned[agent] = Cosigned(agent, size, note, at, certificate)
             self.version += 1
             return True
 
@@ -117,6 +123,12 @@ class LogBook:
                 for name, one in sorted(self._cosigned.items())
                 if name != agent and one.size >= size
             ]
+
+    def certificates(self) -> dict[str, str]:
+        """The certificates that go with the newest cosignatures, by agent."""
+        with self._lock:
+            known = self._cosigned.items()
+            return {name: one.certificate for name, one in known if one.certificate is not None}
 
     def cosignatures(self) -> tuple[Cosigned, ...]:
         """The newest cosignature of each agent, by name."""

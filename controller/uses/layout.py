@@ -32,6 +32,15 @@ def demand_at(repo: Repo, main: str, environment: str) -> Demand | None:
     return None
 
 
+def certified_agents(agents: Iterable[Agent], environment: str | None) -> list[str]:
+    """The agents (of one environment) that no layout can name: an authority certifies their keys."""
+    return sorted(
+        agent.metadata.name
+        for agent in agents
+        if agent.spec.cert_authority and environment in (None, agent.spec.environment)
+    )
+
+
 def terms_of(
     trust: TrustState,
     project: str,
@@ -46,7 +55,8 @@ def terms_of(
     """Who may sign which link: controllers and approvers by their roles, every agent (of one environment).
 
     Agents whose keys are certified by an authority are left out: what they will sign with is not known yet.
-    Raises Invalid("role-unknown") and Invalid("environment-unknown") when the environment has no agent.
+    Raises Invalid("role-unknown"), Invalid("environment-unknown") when the environment has no agent, and
+    Invalid("layout-agents") when the layout could name none of those that there are.
     """
     people = None
     if approvers is not None:
@@ -60,11 +70,22 @@ def terms_of(
                 got=approvers,
                 cure="name a role whose members approve",
             )
+    here = [agent for agent in agents if environment in (None, agent.spec.environment)]
+    certified = tuple(certified_agents(here, environment))
     found = {
         agent.metadata.name: " ".join(agent.spec.public_key.split()[:2])
-        for agent in agents
-        if environment in (None, agent.spec.environment) and not agent.spec.cert_authority
+        for agent in here
+        if not agent.spec.cert_authority
     }
+    if certified and not found:
+        raise Invalid(
+            "layout-agents",
+            "no layout can name these agents: an authority certifies their keys, which nobody knows beforehand",
+            where=f"agents/ of {environment}" if environment is not None else "agents/",
+            expected="at least one agent with a key of its own",
+            got=", ".join(certified),
+            cure="declare one with a key of its own; `lockgate verify` checks the links of certified ones",
+        )
     if environment is not None and not found:
         raise Invalid(
             "environment-unknown",
@@ -83,6 +104,7 @@ def terms_of(
         approved_by=approved_by,
         environment=environment,
         expires=expires,
+        certified=certified,
     )
 
 

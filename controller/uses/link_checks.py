@@ -4,6 +4,7 @@ may. With this, `verify` and stock `in-toto-verify` give the same answer about a
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING
 
 from controller.errors import LockgateError
@@ -11,9 +12,11 @@ from controller.ledger import dsse, links
 from controller.ledger.append import run_entries
 from controller.ledger.canonical import canonical_plain as canonical
 from controller.ledger.canonical import digest, parse_canonical
+from controller.ledger.speaker import key_at
 from controller.model.entry import Approval, Deployed, Entry, Opened, Sealed
 from controller.model.keys import key_id
-from controller.model.link import SEAL, SUMS, LinkSignature, approve_link, deploy_link, link_name
+from controller.model.link import SEAL, SUMS, approve_link, deploy_link, link_name
+from controller.model.order import Report, body_of
 from controller.ports import Repo
 
 if TYPE_CHECKING:
@@ -100,29 +103,39 @@ def _approval_holds(seen: Seen, subject: Subject, detail: Approval) -> Iterator[
 
 
 def _deployed_holds(seen: Seen, subject: Subject, detail: Deployed) -> Iterator[Problem]:
-    run, keys = subject.entry.predicate.run or "", seen.agents(subject)
-    reports: Mapping[str, bytes] | None = None
+    run, pinned, declared = subject.entry.predicate.run or "", seen.pinned(subject), seen.declared(subject)
+
+    @cache
+    def reports() -> Mapping[str, bytes]:
+        return {digest(line): line for _, data in subject.beside("reports") for line in data.split(b"\n") if line}
+
     for result in detail.results:
-        if result.link is not None:
-            payload = deploy_link(run, result.manifest_digest or "")
-            if not links.holds(payload, result.link, keys.get(result.target)):
-                yield "link-mismatch", subject.entry.path, f"the link of {result.target} does not hold"
-        elif result.result == "succeeded" and result.report is not None:
-            if reports is None:
-                lines = (line for _, data in subject.beside("reports") for line in data.split(b"\n") if line)
-                reports = {digest(line): line for line in lines}
-            key, payload = keys.get(result.target), deploy_link(run, result.manifest_digest or "")
-            if links.holds(payload, _link_in(reports.get(result.report)), key):
-                yield "link-missing", subject.entry.path, f"the link that {result.target} reported is left out"
+        name, payload = result.target, deploy_link(run, result.manifest_digest or "")
+        own = pinned.get(name)
+        if own is not None and not own.authority and links.holds(payload, result.link, own.public_key):
+            continue
+        # A certified key, or one that was declared while the run was open: as the controller judged it then.
+        said = _report(reports().get(result.report or ""))
+        given = result.link if result.link is not None else said.link if said is not None else None
+        if given is None or said is None or result.result != "succeeded":
+            holds = False
+        else:
+            now = declared(name)
+            key = key_at(now, name, said.said_at, said.certificate) if now is not None else None
+            holds = links.holds(payload, given, key)
+        if result.link is not None and not holds:
+            yield "link-mismatch", subject.entry.path, f"the link of {name} does not hold"
+        elif result.link is None and holds:
+            yield "link-missing", subject.entry.path, f"the link that {name} reported is left out"
 
 
-def _link_in(line: bytes | None) -> LinkSignature | None:
-    """The link that a report brings, if it has the form of one."""
+def _report(line: bytes | None) -> Report | None:
+    """What a recorded line reports, if it reads."""
     try:
-        said = parse_canonical(dsse.split(line).payload)["predicate"].get("link") if line is not None else None
-        return LinkSignature.model_validate(said) if said is not None else None
-    except (LockgateError, ValueError, KeyError):
+        body = body_of(parse_canonical(dsse.split(line).payload)) if line is not None else None
+    except (LockgateError, ValueError):
         return None
+    return body if isinstance(body, Report) else None
 
 
 def _seal_holds(

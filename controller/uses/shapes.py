@@ -296,10 +296,12 @@ class MadeShape(TypedDict):
 
 
 class LayoutShape(TypedDict):
-    """An in-toto layout that was signed; `branch` and `commit` are null when it was written to a file."""
+    """An in-toto layout that was signed; `branch` and `commit` are null when it was written to a file. `certified`
+    are agents that no layout can name."""
 
     path: str
     environment: str | None
+    certified: list[str]
     signedBy: list[str]
     needed: int
     branch: str | None

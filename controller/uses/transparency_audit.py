@@ -8,18 +8,18 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from controller.core.clocks import anchored_in_time
-from controller.core.parse import parse
 from controller.core.trust import CONTROLLER
 from controller.errors import LockgateError, Refused
 from controller.ledger.append import load_log
-from controller.ledger.cosign import cosigners
+from controller.ledger.cosign import witnesses
 from controller.ledger.log import Checkpoint, Tree, open_checkpoint
 from controller.ledger.timestamp import check_token
-from controller.model.agent import Agent
 from controller.model.entry import Entry, TimeAnchored, Witnessed, format_time
 from controller.model.keys import key_id
+from controller.model.order import AgentKey
 from controller.ports import Repo
 from controller.uses.findings import Finding, TimeMark, rule_of
+from controller.uses.statement_checks import declared_at
 from controller.uses.whole_history import Answer, History
 
 
@@ -85,12 +85,13 @@ class _Audit:
 
     def _witnessed(self, entry: Entry, detail: Witnessed) -> Iterator[tuple[str, str]]:
         found: dict[tuple[str, int], datetime] = {}
-        keys = self._agents(entry, {one.agent for one in detail.witnesses})
+        agents = self._agents(entry, {one.agent for one in detail.witnesses})
+        certificates = {one.agent: one.certificate for one in detail.witnesses if one.certificate is not None}
         for text in detail.checkpoints:
             checkpoint = self._checkpoint(entry, text)
             if checkpoint.size < detail.size:
                 yield "witness-invalid", f"a checkpoint has {checkpoint.size} entries, fewer than {detail.size}"
-            for agent, time in cosigners(text.encode(), keys).items():
+            for agent, time in witnesses(text.encode(), agents, certificates, entry.at).items():
                 found[agent, checkpoint.size] = time
                 late = anchored_in_time(time, self._at(checkpoint.size), entry.at)
                 if late is not None:
@@ -118,16 +119,10 @@ class _Audit:
             raise Refused("log-inconsistent", f"the checkpoint of {checkpoint.size} entries is of another log")
         return checkpoint
 
-    def _agents(self, entry: Entry, names: set[str]) -> dict[str, str]:
+    def _agents(self, entry: Entry, names: set[str]) -> dict[str, AgentKey]:
         """The named agents' keys, as main declared them when the entry was made."""
-        main = entry.predicate.observed.main
-        found: dict[str, str] = {}
-        for name in names:
-            data = _content(self._repo, main, f"agents/{name}.yaml") if main is not None else None
-            document = parse(f"agents/{name}.yaml", data).document if data is not None else None
-            if isinstance(document, Agent) and not document.spec.cert_authority:
-                found[name] = " ".join(document.spec.public_key.split()[:2])
-        return found
+        ask = declared_at(self._repo, entry.predicate.observed.main)
+        return {name: key for name in names if (key := ask(name)) is not None}
 
     def _at(self, size: int) -> datetime:
         """When the newest of the first `size` entries was recorded: its commit bears its time."""

@@ -17,11 +17,19 @@ from controller.adapters.signers import CertifiedSigner
 from controller.errors import Invalid, LockgateError, Refused
 from controller.ledger import dsse
 from controller.ledger.canonical import canonical
-from controller.model.order import POLL_TYPE, STATEMENT_TYPE, AgentKey, Poll, Sample, statement_of
+from controller.ledger.cosign import attach, cosign, witnesses
+from controller.ledger.log import origin_of
+from controller.model.keys import key_id
+from controller.model.link import link_name
+from controller.model.order import POLL_TYPE, STATEMENT_TYPE, AgentKey, Cosignature, Poll, Sample, statement_of
 from controller.model.sshcert import certified_key, read_certificate
 from controller.model.trust import TimedKey
+from controller.model.trustroot import TrustRoot
+from controller.reconcile.logbook import LogBook
 from controller.uses.statement_checks import statement_problem
-from tests.support.flow import HEAD, flow
+from tests.support.flow import HEAD, Flow, environment, flow, until
+from tests.support.logs import MemoryLog
+from tests.support.stock import checkout, in_toto_verify, pem, sealed_folders
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 HOUR = timedelta(hours=1)
@@ -239,22 +247,108 @@ def test_keys_and_certificates_are_renewed_in_place(tmp_path: Path) -> None:
         CertifiedSigner(tmp_path / "key", tmp_path / "none")
 
 
+def certified_agent(shop: Flow, name: str, ca: str) -> None:
+    """The agent's key is the one that the authority certifies, for an hour."""
+    spec = {"environment": "dev", "publicKey": ca, "certAuthority": True}
+    text = f"{HEAD}kind: Agent\nmetadata: {{name: {name}}}\nspec: {json.dumps(spec)}\n"
+    shop.land(f"certified-{name}", {f"agents/{name}.yaml": text.encode()})
+
+
+def renew(shop: Flow, folder: Path, name: str) -> None:
+    """A new key and its certificate take the place of the former ones."""
+    keys = shop.stage.keys
+    generate_key(keys / "next")
+    certify(folder, keys / "next", name)
+    (keys / "next").replace(keys / name)
+    (keys / "next.pub").replace(keys / f"{name}.pub")
+    (keys / "next-cert.pub").replace(keys / f"{name}-cert.pub")
+
+
+def test_certified_agents_bear_witness_and_sign_their_links(tmp_path: Path) -> None:
+    """Each order of dev-1 needs dev-2's cosignature and the other way round; an agent with a key of its own is the
+    functionary that a layout can name."""
+    agents = {"dev-1": "dev", "dev-2": "dev", "dev-3": "dev"}
+    witnesses = {"environments/dev.yaml": environment("dev", witnesses=2)}
+    with flow(tmp_path, agents, files=witnesses) as shop:
+        ca, stage = authority(tmp_path), shop.stage
+        for name in ("dev-1", "dev-2"):
+            certify(tmp_path, stage.keys / name, name)
+            certified_agent(shop, name, ca)
+        layout = tmp_path / "layout.json"
+        words = ("trust", "layout", "--environment", "dev", "--out", str(layout), "--key")
+        for owner in ("olivia", "oscar"):
+            said = shop.asks(*words, str(stage.keys / owner))
+            assert "dev-1, dev-2: keys that an authority certifies" in said
+        shop.processes.start_controller(poll="1s")
+        for name in agents:
+            certificate = {"LOCKGATE_CERTIFICATE": f"{stage.keys / name}-cert.pub"} if name != "dev-3" else {}
+            shop.processes.start_agent(name, "dev", certificate)
+        shop.deploy("dev", "1.0.0")
+        until("the seal is witnessed", lambda: "witnessed" in shop.kinds())
+        renew(shop, tmp_path, "dev-2")
+        shop.deploy("dev", "1.1.0")
+        until("the next seal is witnessed", lambda: shop.kinds().count("witnessed") == 2)
+        shop.verify()
+
+        events = [entry["detail"] for entry in shop.entries() if entry["kind"] == "witnessed"]
+        for detail in events:
+            given = {one["agent"]: one["certificate"] for one in detail["witnesses"]}
+            assert {name for name, certificate in given.items() if certificate is not None} <= {"dev-1", "dev-2"}
+            assert given.keys() & {"dev-1", "dev-2"} == {name for name, one in given.items() if one is not None}
+        owners = [pem(tmp_path / f"{name}.pem", owner_key(shop, name)) for name in ("olivia", "oscar")]
+        for run, folder in sealed_folders(stage.origin).items():
+            place = checkout(stage.origin, folder, tmp_path / run)
+            assert len(list(place.rglob("links/deploy.*.link"))) == 3
+            assert in_toto_verify(place, folder, layout, owners).returncode == 0
+        (own,) = place.rglob(link_name("deploy", key_id(owner_key(shop, "dev-3"))))
+        own.unlink()
+        assert in_toto_verify(place, folder, layout, owners).returncode != 0
+
+
+def owner_key(shop: Flow, name: str) -> str:
+    return " ".join((shop.stage.keys / f"{name}.pub").read_text().split()[:2])
+
+
+def test_a_witness_counts_as_long_as_its_certificate(tmp_path: Path) -> None:
+    ca, key = authority(tmp_path), generate_key(tmp_path / "key")
+    certificate = certify(tmp_path, tmp_path / "key", "web-1")
+    root = TrustRoot(project="shop", genesis="0" * 40)
+    log = MemoryLog(root, generate_key(tmp_path / "controller"))
+    size, agent = log.record(3).size, AgentKey("dev", ca, authority=True)
+
+    def bears(at: datetime, now: datetime, line: str = certificate, name: str = "web-1") -> bool:
+        cosigned = cosign(log.book.note(size), origin_of(root.project, root.genesis), name, key, at)
+        note, certificates = attach(log.book.note(size), [cosigned]), {name: line}
+        found = witnesses(note, {name: agent}, certificates, now)
+        kept = LogBook(root, FileSigner(tmp_path / "controller"))
+        kept.update(log.log, dict(log.files).get)
+        given = Cosignature(size=size, line=cosigned, certificate=line)
+        assert kept.cosigned(name, agent, given, now) is bool(found)
+        assert kept.certificates() == ({name: line} if found else {})
+        return bool(found)
+
+    assert bears(NOW, NOW + timedelta(minutes=5))
+    assert not bears(NOW, NOW + HOUR)  # expired by the time that it is to count
+    assert not bears(NOW - 2 * HOUR, NOW)  # dated to before it was certified
+    assert not bears(NOW, NOW, name="web-2")
+    other = generate_key(tmp_path / "other")
+    assert other.public_key not in certificate
+    assert not bears(NOW, NOW, line=certify(tmp_path, tmp_path / "other", "web-1"))  # of another key
+    authority(tmp_path, name="stranger")
+    assert not bears(NOW, NOW, line=certify(tmp_path, tmp_path / "key", "web-1", ca="stranger"))
+
+
 def test_a_run_by_an_agent_with_certified_keys_is_proven_afterwards(tmp_path: Path) -> None:
     with flow(tmp_path, {"web-1": "dev"}) as shop:
         keys = shop.stage.keys
         ca = authority(tmp_path)
         key = keys / "web-1"
         certify(tmp_path, key, "web-1")
-        spec = {"environment": "dev", "publicKey": ca, "certAuthority": True}
-        text = f"{HEAD}kind: Agent\nmetadata: {{name: web-1}}\nspec: {json.dumps(spec)}\n"
-        shop.land("certified", {"agents/web-1.yaml": text.encode()})
+        certified_agent(shop, "web-1", ca)
         shop.start(environ={"LOCKGATE_CERTIFICATE": f"{key}-cert.pub"})
         shop.deploy("dev", "1.0.0")
         first = FileSigner(key).public_key
-        generate_key(keys / "next")
-        certify(tmp_path, keys / "next", "web-1")
-        (keys / "next").replace(key)
-        (keys / "next-cert.pub").replace(f"{key}-cert.pub")
+        renew(shop, tmp_path, "web-1")
         shop.deploy("dev", "1.1.0")
         shop.verify()
         lines = [

@@ -11,12 +11,15 @@ from typing import Any
 import pytest
 
 from controller.adapters.git.keys import KeySigner
+from controller.adapters.git.sshsig import generate_key
 from controller.adapters.tsa import TimeStamper
 from controller.core.clocks import check_clock
 from controller.errors import Stalled
 from controller.ledger.cosign import attach, cosign, cosigners
 from controller.ledger.log import CHECKPOINT, checkpoint_of, read_checkpoint
 from controller.model import entry as e
+from tests.integration.test_agent_certificates import authority as sign_authority
+from tests.integration.test_agent_certificates import certify
 from tests.support.agents import SystemClock
 from tests.support.home import Home
 from tests.support.tsa import Authority, serving
@@ -101,6 +104,37 @@ def test_honest_witnesses_and_time_stamps_hold(home: Home, authority: Authority)
     report = home.verify()
     assert report.findings == ()
     assert report.time_anchor.startswith(f"time-anchored to {read_checkpoint(note).size} entries at ")
+
+
+@pytest.mark.parametrize(
+    ("span", "found"),
+    [
+        ((-3600, 3600), set()),
+        ((-3600, -60), {"witness-invalid"}),
+        ((60, 3600), {"witness-invalid"}),
+        (None, {"witness-invalid"}),
+    ],
+    ids=["valid", "expired", "not-yet", "none"],
+)
+def test_a_certified_witness_needs_its_certificate(
+    home: Home, tmp_path: Path, span: tuple[int, int] | None, found: set[str]
+) -> None:
+    ca, key, shape = sign_authority(tmp_path), generate_key(tmp_path / "key"), "%Y%m%d%H%M%SZ"
+    now = datetime.now(UTC)
+    certificate = None
+    if span is not None:
+        after, before = (now + timedelta(seconds=seconds) for seconds in span)
+        certificate = certify(tmp_path, tmp_path / "key", "b", span=f"{after:{shape}}:{before:{shape}}")
+    spec = f"{{environment: dev, publicKey: '{ca}', certAuthority: true}}"
+    text = f"apiVersion: lockgate.dev/v1\nkind: Agent\nmetadata: {{name: b}}\nspec: {spec}\n"
+    tip = home.commit(home.root.refs.main, {"agents/b.yaml": text.encode()}, "dave", "Add an agent")
+    home.batch([home.story.accepted(tip)])
+    note = checkpoint(home)
+    size, line = read_checkpoint(note).size, cosign(note, home.origin_line, "b", key, now)
+    one = e.Witness(agent="b", size=size, at=now.replace(microsecond=0), certificate=certificate)
+    noted = e.Witnessed(size=size, checkpoints=(attach(note, [line]).decode(),), witnesses=(one,))
+    home.batch([home.story.draft("witnessed", noted)])
+    assert codes(home) == found
 
 
 def another_log(home: Home) -> bytes:

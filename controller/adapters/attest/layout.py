@@ -70,7 +70,7 @@ def _layout(terms: LayoutTerms) -> Layout:
         approvers = _ids(key for keys in terms.approvers.values() for key in keys)
         _enough("approve", terms.approved_by, len(terms.approvers))
     if terms.agents:
-        _enough("deploy", terms.deployed_by, len(terms.agents))
+        _enough("deploy", terms.deployed_by, len(terms.agents), terms.certified)
     people = {
         links.APPROVE: (approvers, terms.approved_by if terms.approvers is not None else 1),
         links.DEPLOY: (agents, terms.deployed_by),
@@ -205,11 +205,12 @@ def _ids(keys: Iterable[str]) -> dict[str, dict[str, Any]]:
     return {key_id(key): {**_key(key), "keyid": key_id(key)} for key in keys if _plain(key)}
 
 
-def _enough(step: str, threshold: int, people: int) -> None:
+def _enough(step: str, threshold: int, people: int, unnamed: Sequence[str] = ()) -> None:
     if not 1 <= threshold <= people:
+        why = f"; a layout cannot name certified keys, those of {', '.join(unnamed)}" if unnamed else ""
         raise Invalid(
             "layout-threshold",
-            f"the step {step} could never be signed by so many",
+            f"the step {step} could never be signed by so many{why}",
             where=step,
             expected=f"between 1 and {people}",
             got=str(threshold),

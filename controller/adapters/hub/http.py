@@ -252,7 +252,7 @@ class HttpHub:
         key = self._box.key(poll.agent)
         if self._log is None or poll.cosignature is None or key is None:
             return
-        if self._log.cosigned(poll.agent, key, poll.cosignature):
+        if self._log.cosigned(poll.agent, key, poll.cosignature, self._clock.now()):
             self._box.cosigned()
 
     def _deliver(self, poll: Poll, sent: list[str]) -> bytes:
@@ -273,6 +273,7 @@ class HttpHub:
             at=now,
             log=proof,
             witnessed=answer.witnessed,
+            certificates=self._log.certificates() if self._log is not None and answer.witnessed else {},
             restarts=self._restarts(),
             approving=answer.approving,
         )

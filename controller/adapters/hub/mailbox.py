@@ -226,11 +226,11 @@ class Mailbox:
 
     # -- the agents' side ------------------------------------------------------------------------------
 
-    def key(self, agent: str) -> str | None:
-        """The public key of a declared agent."""
+    def key(self, agent: str) -> AgentKey | None:
+        """The key of a declared agent, or of who certifies its keys."""
         with self._lock:
             box = self._boxes.get(agent)
-            return box.key.public_key if box is not None and not box.key.authority else None
+            return box.key if box is not None else None
 
     def accept(self, data: bytes, now: datetime, monotonic: float) -> tuple[Poll, list[str]]:
         """Judge a poll's envelope and take in its statements; returns the poll and its statements' digests.
