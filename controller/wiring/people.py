@@ -172,7 +172,7 @@ def _link(person: Person, ask: Ask) -> LinkSignature | None:
     signer = person.signer
     if ask.verb != "approve" or ask.binds is None or signer is None:
         return None
-    return sign_link(approve_link(ask.binds), signer) if signer.public_key.startswith("ssh-ed25519 ") else None
+    return sign_link(approve_link(ask.binds), signer) if can_link(signer.public_key) else None
 
 
 def request(repo: GitRepo, person: Person, project: str, ask: Ask) -> tuple[str, str]:
