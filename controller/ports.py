@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from controller.model.history import Change, Commit, NewCommit, Tips, TreeFile
 from controller.model.order import AgentKey, AgentStatement, Cosignature, LogProof, PreparedOrder, SamplingRequest
@@ -50,6 +50,15 @@ class Replica(Protocol):
         git could not hold.
         """
         ...
+@runtime_checkable
+class PrehashSigner(Protocol):
+    """A Signer that can also sign a message by its hash alone."""
+
+    def sign_prehashed(self, data: bytes) -> bytes:
+        """The Ed25519ph signature over `data`, or the bare one of an ECDSA or RSA key."""
+        ...
+
+
 
     def holds(self, path: str) -> bool:
         """Whether a file stands at `path`."""

@@ -28,6 +28,7 @@ def status(
     """What every environment runs, what it waits for, and what is safe to ask for now."""
     from controller.cli import render
     from controller.uses.acknowledged import told
+    from controller.uses.published import unpublished
     from controller.uses.status import status as rows_of
     from controller.uses.why import HEALTHY, standing_text, unresolved, unresolved_text
 
@@ -35,7 +36,9 @@ def status(
     with viewing(options, trust_root, state_dir, controller) as found:
         rows = rows_of(found, now(), environment)
         standing = [standing_text(found, refused, now()) for refused in found.state.cursors.refused]
-        stood = [told(one) for one in found.state.cursors.let_stand]
+        remarks = [f"main: {told(one)}" for one in found.state.cursors.let_stand]
+        unsubmitted = unpublished(found)
+        remarks += [unsubmitted] if unsubmitted is not None else []
         broken = [
             f"{d.path}:{d.line}: {d.code}: {d.message}" for d in found.intent.diagnostics if d.severity == "error"
         ]
@@ -44,7 +47,7 @@ def status(
         said = None
         if health is not None and health.state not in HEALTHY:
             said = f"the controller is {health.state}: {health.message}"
-        options.answer(rows, lambda: render.status_text(rows, [*standing, *broken, *held], said, stood))
+        options.answer(rows, lambda: render.status_text(rows, [*standing, *broken, *held], said, remarks))
 
 
 def why(

@@ -90,9 +90,9 @@ def short(digest: str | None, length: int = 12) -> str:
 
 
 def status_text(
-    rows: Sequence[Mapping[str, Any]], standing: Sequence[str], health: str | None, stood: Sequence[str] = ()
+    rows: Sequence[Mapping[str, Any]], standing: Sequence[str], health: str | None, remarks: Sequence[str] = ()
 ) -> str:
-    """`status`: what stands still first, then the environments, what each waits for, and what owners let stand."""
+    """`status`: what stands still first, then the environments, what each waits for, and remarks."""
     lines = [paint(f"{FAILED} {line(text)}", "red") for text in standing]
     if health:
         lines.append(paint(f"{FAILED} {line(health)}", "red"))
@@ -118,7 +118,7 @@ def status_text(
     for row in rows:
         shown = [text for text in row["waitingFor"] if not any(text.startswith(s) for s in standing)]
         lines += [f"{row['environment']}: {line(text)}" for text in shown]
-    return "\n".join([*lines, *(f"main: {line(text)}" for text in stood)])
+    return "\n".join([*lines, *(line(text) for text in remarks)])
 
 
 def symbol(phase: str) -> str:
@@ -131,7 +131,7 @@ def symbol(phase: str) -> str:
 
 
 def why_text(answer: Mapping[str, Any], running: str | None) -> str:
-    """`why`: each blocker with what would unblock it."""
+    """`why`: each blocker with what would unblock it, and what is still to come."""
     head = f"{answer['environment']}: {answer['phase']}" + (f", run {answer['run']}" if answer["run"] else "")
     if running:
         head += f"; runs {running}"
@@ -144,6 +144,7 @@ def why_text(answer: Mapping[str, Any], running: str | None) -> str:
             lines.append(f"    until    {clock(blocker['until'])}")
         if blocker["unblock"]:
             lines.append(f"    unblock  {line(blocker['unblock'])}")
+    lines += [f"{PENDING} {line(note)}" for note in answer["notes"]]
     return "\n".join(lines)
 
 
@@ -301,7 +302,11 @@ def evidence_text(run: str, rows: Sequence[Mapping[str, Any]]) -> str:
         ],
     )
     anchored = any((row["checkpoint"], row["state"]) == ("time-anchored", "sealed") for row in rows)
-    return f"{timeline_head(run)}\n{drawn}" + ("" if anchored else "\nnot time-anchored")
+    submitted = not any((row["checkpoint"], row["state"]) == ("published", "pending") for row in rows)
+    notes = ("" if anchored else "\nnot time-anchored") + (
+        "" if submitted else "\nnot submitted to the public log"
+    )
+    return f"{timeline_head(run)}\n{drawn}{notes}"
 
 
 def diagnostics_text(rows: Sequence[Mapping[str, Any]], where: str) -> str:

@@ -38,6 +38,9 @@ def controller(
         str, typer.Option("--check-tags", help="How often running releases' tags are looked at; 0s: never.")
     ] = "5m",
     images: Annotated[Path | None, typer.Option("--images", help="Folder of OCI image layouts.")] = None,
+    log_key: Annotated[
+        str | None, typer.Option("--log-key", help="What signs for a public log; by default the signing key.")
+    ] = None,
     once: Annotated[bool, typer.Option("--once", help="Passes until nothing is left to do now.")] = False,
 ) -> None:
     """Watch the repository, decide, record and roll out."""
@@ -54,6 +57,7 @@ def controller(
             poll=duration("--poll", poll),
             check_tags=duration("--check-tags", check_tags),
             images=images,
+            log_key=log_key,
         )
     )
     for number in (signal.SIGTERM, signal.SIGINT):

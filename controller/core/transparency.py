@@ -1,6 +1,6 @@
-"""What makes the log visible to others, after each seal: witnesses' cosignatures, and a time-stamp. Pure.
+"""What makes the log visible to others, after each seal: witnesses' cosignatures, time-stamp, public log. Pure.
 
-Both come when they come, as events of their own: neither a silent agent nor a slow authority holds up a seal.
+They come when they come, as events of their own: no silent agent, slow authority or lost log holds up a seal.
 """
 
 from __future__ import annotations
@@ -8,15 +8,17 @@ from __future__ import annotations
 from controller.core.declared import agent_key
 from controller.core.desk import Desk
 from controller.core.gates import Question
+from controller.core.trust import CONTROLLER
 from controller.core.world import Cosigned
 from controller.ledger.canonical import canonical, digest
 from controller.ledger.cosign import attach, lines_of, witnesses
 from controller.ledger.cursors import Cursors
 from controller.ledger.marks import LogMark
-from controller.model.entry import Actor, TimeAnchored, Witness, Witnessed
+from controller.model.entry import Actor, Published, TimeAnchored, Witness, Witnessed
 from controller.model.intent import Intent
 
 QUESTION = "time-stamp"
+PUBLISH = "publish"
 
 
 def witnesses_of(intent: Intent) -> int:
@@ -34,15 +36,22 @@ def sealed_unanchored(cursors: Cursors) -> bool:
     return _uncovered(cursors, cursors.log.anchored)
 
 
+def sealed_unpublished(cursors: Cursors) -> bool:
+    """Whether a run was sealed that no recorded entry of a public log covers."""
+    return _uncovered(cursors, cursors.log.published)
+
+
 def _uncovered(cursors: Cursors, mark: LogMark | None) -> bool:
     sealed = cursors.log.sealed
     return sealed is not None and (mark is None or mark.size <= sealed.index)
 
 
 def make_visible(desk: Desk) -> None:
-    """Record that a sealed run is witnessed, once enough agents cosigned; ask for its time-stamp and record it."""
+    """Record that a sealed run is witnessed, once enough agents cosigned; ask for its time-stamp and for its
+    entry in a public log, and record them."""
     _witness(desk)
     _anchor(desk)
+    _publish(desk)
 
 
 def _witness(desk: Desk) -> None:
@@ -122,3 +131,38 @@ def _anchor(desk: Desk) -> None:
     )
     text = f"log: {size} entries, to {seal.run}, existed at {answer['time']} by {stamping.authority}"
     desk.event("time-anchored", detail, "ANCHORED", text, who=(Actor(principal=stamping.authority),))
+
+
+def _publish(desk: Desk) -> None:
+    project, candidate = desk.world.intent.project, desk.world.log.publish
+    publication = project.document.spec.publication if project is not None else None
+    seal = desk.world.state.cursors.log.sealed
+    if publication is None or candidate is None or seal is None:
+        return
+    pinned = desk.world.trust.document.spec.transparency_logs.get(publication.log)
+    size, note = candidate
+    payload = {
+        "log": publication.log,
+        "url": publication.url,
+        "origin": pinned.origin if pinned is not None else "",
+        "keys": list(pinned.keys) if pinned is not None else [],
+        "submitters": sorted(desk.world.trust.keys_of_role(CONTROLLER)),
+        "checkpoint": note.decode(),
+    }
+    question = Question(key=digest(canonical({"type": PUBLISH, **payload})), type=PUBLISH, payload=payload)
+    answer = desk.world.answers.get(question.key)
+    if answer is None or answer.get("error"):
+        desk.ask(question)
+        return
+    detail = Published(
+        run=seal.run,
+        size=size,
+        checkpoint=note.decode(),
+        log=publication.log,
+        index=answer["index"],
+        body=answer["body"],
+        hashes=tuple(answer["hashes"]),
+        proof=answer["proof"],
+    )
+    text = f"log: {size} entries, to {seal.run}, published as entry {answer['index']} of {publication.log}"
+    desk.event("published", detail, "PUBLISHED", text, who=(Actor(principal=publication.log),))

@@ -86,10 +86,12 @@ class Cosigned:
 
 @dataclass(frozen=True, slots=True)
 class LogFacts:
-    """The log as others see it: who cosigned it, and the checkpoint that is to be time-stamped, if one is."""
+    """The log as others see it: who cosigned it, and the checkpoints (size, note) that are to be time-stamped
+    and to be published, if one is."""
 
     cosigned: tuple[Cosigned, ...] = ()
     candidate: tuple[int, bytes] | None = None
+    publish: tuple[int, bytes] | None = None
 
 
 @dataclass(frozen=True, slots=True)

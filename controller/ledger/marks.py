@@ -1,8 +1,8 @@
-"""How far the log is sealed, witnessed and time-stamped: small marks in the cursors, folded from entries."""
+"""How far the log is sealed, witnessed, time-stamped and published: marks in the cursors, folded from entries."""
 
 from __future__ import annotations
 
-from controller.model.entry import Entry, Sealed, TimeAnchored, Wire, Witnessed
+from controller.model.entry import Entry, Published, Sealed, TimeAnchored, Wire, Witnessed
 
 
 class SealMark(Wire):
@@ -25,6 +25,7 @@ class LogMarks(Wire):
     sealed: SealMark | None = None
     witnessed: LogMark | None = None
     anchored: LogMark | None = None
+    published: LogMark | None = None
 
 
 def marked(marks: LogMarks, entry: Entry) -> LogMarks:
@@ -36,4 +37,6 @@ def marked(marks: LogMarks, entry: Entry) -> LogMarks:
         return marks.model_copy(update={"witnessed": LogMark(size=detail.size, event=entry.path)})
     if isinstance(detail, TimeAnchored):
         return marks.model_copy(update={"anchored": LogMark(size=detail.size, event=entry.path)})
+    if isinstance(detail, Published):
+        return marks.model_copy(update={"published": LogMark(size=detail.size, event=entry.path)})
     return marks

@@ -22,6 +22,7 @@ from controller.model.eventdetails import (
     LockMade,
     MainAcknowledged,
     MainRefused,
+    Published,
     Replayed,
     ReplayedDecision,
     RequestJudged,
@@ -100,6 +101,7 @@ __all__ = [
     "Pin",
     "Precondition",
     "Predicate",
+    "Published",
     "Rejection",
     "Replayed",
     "ReplayedDecision",
@@ -150,6 +152,7 @@ EVENT_KINDS: dict[str, type[Wire]] = {
     "evidence-restarted": EvidenceRestarted,
     "witnessed": Witnessed,
     "time-anchored": TimeAnchored,
+    "published": Published,
     "replayed": Replayed,
 }
 KINDS = RUN_KINDS | EVENT_KINDS

@@ -218,3 +218,21 @@ class TimeAnchored(Wire):
     authority: str
     token: str
     time: Time
+
+
+class Published(Wire):
+    """A public log's proof that it holds an entry about the signed note `checkpoint`, of the log's first `size`
+    entries; `run` is the newest sealed run among them.
+
+    `log` is the name under which Trust pins it, `index` the entry's place there, `body` the entry (base64),
+    `hashes` the way from it (base64, RFC 6962) to the root in `proof`, the public log's own signed note.
+    """
+
+    run: str
+    size: int
+    checkpoint: str
+    log: str
+    index: int
+    body: str
+    hashes: tuple[str, ...]
+    proof: str

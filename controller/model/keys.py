@@ -11,7 +11,14 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_ssh_public_key
-from nacl.bindings import crypto_sign_BYTES, crypto_sign_open, crypto_sign_PUBLICKEYBYTES
+from nacl.bindings import (
+    crypto_sign_BYTES,
+    crypto_sign_ed25519ph_final_verify,
+    crypto_sign_ed25519ph_state,
+    crypto_sign_ed25519ph_update,
+    crypto_sign_open,
+    crypto_sign_PUBLICKEYBYTES,
+)
 from nacl.exceptions import BadSignatureError
 
 from controller.errors import Invalid
@@ -36,6 +43,18 @@ def ed25519_holds(key: bytes, signature: bytes, data: bytes) -> bool:
     except BadSignatureError:
         return False
     return True
+
+
+def ed25519ph_holds(key: bytes, signature: bytes, data: bytes) -> bool:
+    """Whether an Ed25519ph signature (RFC 8032, no context) by the raw public `key` over `data` is good."""
+    if len(signature) != crypto_sign_BYTES or len(key) != crypto_sign_PUBLICKEYBYTES:
+        return False
+    state = crypto_sign_ed25519ph_state()
+    crypto_sign_ed25519ph_update(state, data)
+    try:
+        return bool(crypto_sign_ed25519ph_final_verify(state, signature, key))
+    except BadSignatureError:
+        return False
 
 
 @lru_cache(maxsize=4096)

@@ -40,6 +40,13 @@ class TimeStamping(Part):
     url: Annotated[str, Field(pattern="^https?://[!-~]+$", max_length=2048)]
 
 
+class Publication(Part):
+    """Where checkpoints are published (a Rekor v2 log). Trust pins the log's origin and keys by its name."""
+
+    log: Name
+    url: Annotated[str, Field(pattern="^https?://[!-~]+$", max_length=2048)]
+
+
 class ProjectSpec(Part):
     """Settings of the whole project; its name is the document's."""
 
@@ -49,6 +56,7 @@ class ProjectSpec(Part):
     offline: bool = False
     quotas: Quotas = Quotas()
     time_stamping: TimeStamping | None = None
+    publication: Publication | None = None
 
 
 class Project(Document):

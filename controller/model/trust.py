@@ -113,6 +113,13 @@ class TimeAuthority(Part):
     certificates: Annotated[tuple[Text, ...], Strict(False), Field(min_length=1)]
 
 
+class TransparencyLog(Part):
+    """A public transparency log: the first line of its checkpoints, and the PEM keys that sign them."""
+
+    origin: Text
+    keys: Annotated[tuple[Text, ...], Strict(False), Field(min_length=1)]
+
+
 class TrustSpec(Part):
     """Principals, roles and rules; in force only under its owners' signatures."""
 
@@ -123,6 +130,7 @@ class TrustSpec(Part):
     actions: Annotated[tuple[ActionRule, ...], Strict(False)] = ()
     merge_approval: Literal["signature", "trailer"] = "signature"
     time_authorities: dict[Name, TimeAuthority] = Field(default_factory=dict)
+    transparency_logs: dict[Name, TransparencyLog] = Field(default_factory=dict)
 
 
 class Trust(Document):

@@ -25,14 +25,16 @@ Answerer = Callable[[Mapping[str, Any]], dict[str, Any]]
 PATIENCE = 0.25
 RETRY = (1.0, 60.0)
 """Seconds before a failed question is asked again: first and most, doubling between."""
+MOST = {"publish": 900.0}
+"""Seconds at most for types whose servers belong to others."""
 KEPT = 4096
 WORKERS = 8
 """For each type of question: a hanging registry keeps no gate waiting."""
-UNHURRIED = frozenset({"tags", "replay", "time-stamp"})
+UNHURRIED = frozenset({"tags", "replay", "time-stamp", "publish"})
 """Types no pass waits for."""
 _PENDING = {"error": "answer-pending", "message": "no answer came yet"}
 
-ASKED_AGAIN = frozenset({"resolve", "time-stamp"})
+ASKED_AGAIN = frozenset({"resolve", "time-stamp", "publish"})
 """Types for which every error may pass: nobody is told no by them."""
 
 
@@ -141,7 +143,9 @@ class Questions:
             self._answers.move_to_end(question.key)
             failure = given.get("error")
             if (failure and question.type in ASKED_AGAIN) or failure == "unavailable":
-                delay = min(RETRY[1], 2 * self._failed.get(question.key, (0.0, RETRY[0] / 2))[1])
+                delay = min(
+                    MOST.get(question.type, RETRY[1]), 2 * self._failed.get(question.key, (0.0, RETRY[0] / 2))[1]
+                )
                 self._failed[question.key] = (self._clock.monotonic() + delay, delay)
             else:
                 self._failed.pop(question.key, None)

@@ -1,10 +1,10 @@
-"""Showing the log: what agents and a time-stamp authority are given of it, and what of theirs came back."""
+"""Showing the log: what agents, a time-stamp authority and a public log are given of it, and what came back."""
 
 from __future__ import annotations
 
 from functools import partial
 
-from controller.core.transparency import sealed_unanchored
+from controller.core.transparency import PUBLISH, QUESTION, sealed_unanchored, sealed_unpublished
 from controller.core.world import LogFacts
 from controller.ledger.append import Ledger
 from controller.model.intent import Intent
@@ -13,12 +13,12 @@ from controller.reconcile.logbook import LogBook
 
 
 class Visible:
-    """Keeps the log book at the recorded ledger, and a checkpoint chosen until its time-stamp is recorded."""
+    """Keeps the log book at the recorded ledger, and a chosen checkpoint until what it is for is recorded."""
 
     def __init__(self, repo: Repo, log: LogBook) -> None:
         self._repo = repo
         self._log = log
-        self._candidate: tuple[int, bytes] | None = None
+        self._chosen: dict[str, tuple[int, bytes]] = {}
 
     def show(self, ledger: Ledger) -> None:
         """The ledger as it is recorded now."""
@@ -26,14 +26,23 @@ class Visible:
             self._log.update(ledger.log, partial(_file, self._repo, ledger.commit))
 
     def facts(self, ledger: Ledger, intent: Intent) -> LogFacts:
-        """What others know of the log. The checkpoint to be time-stamped stays the same while the authority is
-        asked, however the log grows meanwhile."""
-        marks, stamping = ledger.state.cursors.log, intent.project and intent.project.document.spec.time_stamping
-        if stamping is None or marks.sealed is None or not sealed_unanchored(ledger.state.cursors):
-            self._candidate = None
-        elif self._candidate is None or self._candidate[0] > ledger.log.size:
-            self._candidate = (ledger.log.size, self._log.note(ledger.log.size))
-        return LogFacts(self._log.cosignatures(), self._candidate)
+        """What others know of the log. The checkpoint to be time-stamped or published stays the same while
+        somebody is asked, however the log grows meanwhile."""
+        project = intent.project.document.spec if intent.project is not None else None
+        cursors = ledger.state.cursors
+        stamping = project is not None and project.time_stamping is not None and sealed_unanchored(cursors)
+        publishing = project is not None and project.publication is not None and sealed_unpublished(cursors)
+        candidate, publish = self._choose(QUESTION, stamping, ledger), self._choose(PUBLISH, publishing, ledger)
+        return LogFacts(self._log.cosignatures(), candidate, publish)
+
+    def _choose(self, purpose: str, wanted: bool, ledger: Ledger) -> tuple[int, bytes] | None:
+        size, chosen = ledger.log.size, self._chosen.get(purpose)
+        if not wanted:
+            self._chosen.pop(purpose, None)
+            return None
+        if chosen is None or chosen[0] > size:
+            chosen = self._chosen[purpose] = (size, self._log.note(size))
+        return chosen
 
 
 def _file(repo: Repo, commit: str, path: str) -> bytes | None:

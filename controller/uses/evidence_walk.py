@@ -28,6 +28,7 @@ from controller.model.entry import (
     MainAcknowledged,
     MainRefused,
     Opened,
+    Published,
     RequestJudged,
     Sealed,
     TimeAnchored,
@@ -371,7 +372,7 @@ class Walk:
             facts.refused.setdefault(detail.commit, (detail.code, oid))
         elif isinstance(detail, RequestJudged):
             facts.requests.append((detail, predicate.at, observed.trust_version, oid))
-        elif isinstance(detail, (Witnessed, TimeAnchored)):
+        elif isinstance(detail, (Witnessed, TimeAnchored, Published)):
             facts.visible.append((entry, oid))
         elif isinstance(detail, LockMade):
             facts.locks.append((detail.path, detail.sha256, oid))

@@ -45,6 +45,8 @@ RULES = {
     "time-certificate-malformed": "evidence 15",
     "clock-skew": "evidence 15",
     "checkpoint-malformed": "evidence 16",
+    "rekor-entry-invalid": "evidence 16",
+    "rekor-log-key-malformed": "evidence 16",
     "report-signature": "agents 19",
     "report-mismatch": "agents 19",
     "link-missing": "agents 19",

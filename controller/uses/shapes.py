@@ -33,12 +33,14 @@ class BlockerShape(TypedDict):
 
 
 class WhyShape(TypedDict):
-    """Why an environment is blocked or waiting; `blockedBy` is empty when nothing holds it up."""
+    """Why an environment is blocked or waiting; `blockedBy` is empty when nothing holds it up. `notes` tell what
+    is still to come, and that nothing waits for it."""
 
     environment: str
     run: str | None
     phase: str
     blockedBy: list[BlockerShape]
+    notes: list[str]
 
 
 class StatusShape(TypedDict):

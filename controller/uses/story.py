@@ -19,6 +19,7 @@ from controller.ledger.entry import read
 from controller.ledger.fold import load_state
 from controller.model.entry import Deployed, Entry, Inputs, Ordered, RolledBack, Sealed, Verified, format_time
 from controller.ports import Repo
+from controller.uses.published import names_a_log
 from controller.uses.view import no_run
 
 EXPECTED = ("opened", "inputs", "gates", "ordered", "deployed", "evaluated", "verified", "sealed")
@@ -229,10 +230,13 @@ def evidence(repo: Repo, tip: str, run: str) -> list[EvidenceRow]:
 
 
 def _visible(repo: Repo, tip: str, seal: Entry | None) -> list[EvidenceRow]:
-    """What others said of the log that holds the seal: cosignatures where there are any, and the time-stamp."""
-    marks = load_state(repo, tip).cursors.log
+    """What others said of the log that holds the seal: cosignatures where there are any, the time-stamp, and the
+    entry of a public log where the project names one."""
+    recorded = load_state(repo, tip)
+    marks = recorded.cursors.log
     rows = []
-    for kind, mark in (("witnessed", marks.witnessed), ("time-anchored", marks.anchored)):
+    every = (("witnessed", marks.witnessed), ("time-anchored", marks.anchored), ("published", marks.published))
+    for kind, mark in every:
         file = None
         if mark is not None and seal is not None and mark.size > seal.predicate.index:
             file = repo.file(tip, mark.event)
@@ -244,6 +248,8 @@ def _visible(repo: Repo, tip: str, seal: Entry | None) -> list[EvidenceRow]:
         elif kind == "time-anchored":
             state: Literal["absent", "pending"] = "absent" if seal is not None else "pending"
             rows.append(EvidenceRow(checkpoint=kind, state=state, sequence=None, envelope=None, path=None))
+        elif kind == "published" and names_a_log(repo, recorded):
+            rows.append(EvidenceRow(checkpoint=kind, state="pending", sequence=None, envelope=None, path=None))
     return rows
 
 

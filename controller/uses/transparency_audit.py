@@ -1,4 +1,4 @@
-"""Trust rules 15 and 16 over the whole log: recorded cosignatures and time-stamps hold; what they cover."""
+"""Trust rules 15 and 16 over the whole log: cosignatures, time-stamps and entries of public logs hold."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from controller.errors import LockgateError, Refused
 from controller.ledger.append import load_log
 from controller.ledger.cosign import witnesses
 from controller.ledger.log import Checkpoint, Tree, open_checkpoint
+from controller.ledger.rekor import Logged, check_logged
 from controller.ledger.timestamp import check_token
-from controller.model.entry import Entry, TimeAnchored, Witnessed, format_time
+from controller.model.entry import Entry, Published, TimeAnchored, Witnessed, format_time
 from controller.model.keys import key_id
 from controller.model.order import AgentKey
 from controller.ports import Repo
@@ -24,7 +25,7 @@ from controller.uses.whole_history import Answer, History
 
 
 def audit_transparency(history: History) -> Answer:
-    """Every `witnessed` and `time-anchored` entry against the log that the tip holds."""
+    """Every `witnessed`, `time-anchored` and `published` entry against the log that the tip holds."""
     tip = history.tips.evidence
     if tip is None or not history.facts.visible:
         return [], []
@@ -59,6 +60,30 @@ class _Audit:
             yield from self._anchored(entry, entry.detail)
         elif isinstance(entry.detail, Witnessed):
             yield from self._witnessed(entry, entry.detail)
+        elif isinstance(entry.detail, Published):
+            yield from self._published(entry, entry.detail)
+
+    def _published(self, entry: Entry, detail: Published) -> Iterator[tuple[str, str]]:
+        checkpoint = self._checkpoint(entry, detail.checkpoint)
+        if checkpoint.size != detail.size:
+            yield "rekor-entry-invalid", f"it names {detail.size} entries, its checkpoint has {checkpoint.size}"
+        try:
+            hashes = tuple(base64.b64decode(item, validate=True) for item in detail.hashes)
+            logged = Logged(detail.index, base64.b64decode(detail.body, validate=True), hashes, detail.proof)
+        except binascii.Error:
+            yield "rekor-entry-invalid", "the entry is not base64"
+            return
+        pinned = [
+            trust.document.spec.transparency_logs[detail.log]
+            for trust in self._history.ground.trusts.get(entry.predicate.observed.trust_version, ())
+            if detail.log in trust.document.spec.transparency_logs
+        ]
+        if len({log.origin for log in pinned}) != 1:
+            yield "rekor-entry-invalid", f"Trust pins no log {detail.log}"
+            return
+        keys = [pem for log in pinned for pem in log.keys]
+        submitters = self._controllers(entry).values()
+        check_logged(logged, detail.checkpoint.encode(), submitters, pinned[0].origin, keys)
 
     def _anchored(self, entry: Entry, detail: TimeAnchored) -> Iterator[tuple[str, str]]:
         checkpoint = self._checkpoint(entry, detail.checkpoint)
@@ -103,8 +128,17 @@ class _Audit:
 
     def _checkpoint(self, entry: Entry, text: str) -> Checkpoint:
         """A checkpoint that the controller signed, of this log, and before this entry; raises Refused."""
+        checkpoint = open_checkpoint(text.encode(), self._history.ground.origin, self._controllers(entry))
+        if not 0 < checkpoint.size <= entry.predicate.index or checkpoint.size > self._tree.size:
+            raise Refused("log-inconsistent", f"the checkpoint of {checkpoint.size} entries is not of its past")
+        if self._tree.root(checkpoint.size) != checkpoint.root:
+            raise Refused("log-inconsistent", f"the checkpoint of {checkpoint.size} entries is of another log")
+        return checkpoint
+
+    def _controllers(self, entry: Entry) -> dict[str, str]:
+        """The keys that were the controller's up to the entry's trust version, by key id."""
         version = entry.predicate.observed.trust_version
-        keys = {
+        return {
             key_id(key): key
             for trusts in self._history.ground.trusts.values()
             for trust in trusts
@@ -112,12 +146,6 @@ class _Audit:
             for key in trust.keys_of_role(CONTROLLER)
             if not key.startswith("sk-")
         }
-        checkpoint = open_checkpoint(text.encode(), self._history.ground.origin, keys)
-        if not 0 < checkpoint.size <= entry.predicate.index or checkpoint.size > self._tree.size:
-            raise Refused("log-inconsistent", f"the checkpoint of {checkpoint.size} entries is not of its past")
-        if self._tree.root(checkpoint.size) != checkpoint.root:
-            raise Refused("log-inconsistent", f"the checkpoint of {checkpoint.size} entries is of another log")
-        return checkpoint
 
     def _agents(self, entry: Entry, names: set[str]) -> dict[str, AgentKey]:
         """The named agents' keys, as main declared them when the entry was made."""

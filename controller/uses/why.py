@@ -23,6 +23,7 @@ from controller.model.keys import key_id
 from controller.model.strategy import Strategy
 from controller.uses.acknowledged import waiting
 from controller.uses.layout import demand_at
+from controller.uses.published import unpublished
 from controller.uses.shapes import BlockerShape, WhyShape
 from controller.uses.view import Unanswered, View
 
@@ -63,6 +64,7 @@ def why(found: View, environment: str, now: datetime) -> WhyShape:
         "run": run.id if run is not None else last.run if last is not None else None,
         "phase": run.phase if run is not None else last.phase if last is not None else "idle",
         "blockedBy": [blocker.shape() for blocker in blockers(found, environment, now)],
+        "notes": [text] if (text := unpublished(found)) is not None else [],
     }
 
 

@@ -19,6 +19,7 @@ from controller.adapters.hub.http import HttpHub
 from controller.adapters.registries import Registries
 from controller.adapters.registries.oci import OciRegistry
 from controller.adapters.registries.oci_auth import docker_config_credentials
+from controller.adapters.rekor import RekorSubmitter
 from controller.adapters.signers import open_signer
 from controller.adapters.tsa import TimeStamper
 from controller.core.artifacts import Templates
@@ -31,7 +32,7 @@ from controller.model.lock import lock_bytes
 from controller.model.order import Report
 from controller.model.restart import RestartProof
 from controller.model.trustroot import TrustRoot
-from controller.ports import Clock, Registry
+from controller.ports import Clock, Registry, Signer
 from controller.reconcile.logbook import LogBook
 from controller.reconcile.observing import FileMemory
 from controller.reconcile.questions import Answerer, Questions
@@ -60,6 +61,7 @@ class ControllerSettings:
     check_tags: timedelta = timedelta(minutes=5)
     images: Path | None = None
     git_timeout: float = 60.0
+    log_key: str | None = None
 
 
 def open_registry(images: Path | None) -> Registries:
@@ -103,17 +105,7 @@ class Controller:
         )
         self._listening = settings.listen is not None
         reader = Reader(self.repo, self._cache)
-        self.questions = Questions(
-            {
-                "cel": self._cel.ask,
-                "resolve": self._resolver(self._registry),
-                "tags": self._tag_checker(self._registry),
-                "time-stamp": TimeStamper(self.clock).ask,
-                "replay": self._replayer,
-            },
-            self.clock,
-            self.repo.wake,
-        )
+        self.questions = Questions(self._answerers(signer, settings.log_key), self.clock, self.repo.wake)
         self.reconciler = Reconciler(
             Parts(
                 repo=self.repo,
@@ -174,6 +166,17 @@ class Controller:
         self._registry.close()
         self._cache.close()
         self.repo.close()
+
+    def _answerers(self, signer: Signer, log_key: str | None) -> dict[str, Answerer]:
+        """What answers each type of question; `log_key` signs for the public log instead of `signer`."""
+        return {
+            "cel": self._cel.ask,
+            "resolve": self._resolver(self._registry),
+            "tags": self._tag_checker(self._registry),
+            "time-stamp": TimeStamper(self.clock).ask,
+            "publish": RekorSubmitter(signer if log_key is None else open_signer(log_key), self.clock).ask,
+            "replay": self._replayer,
+        }
 
     def status(self) -> Mapping[str, Any]:
         """What GET /status answers."""

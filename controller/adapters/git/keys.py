@@ -10,6 +10,11 @@ from pathlib import Path
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from nacl.bindings import (
+    crypto_sign_ed25519ph_final_create,
+    crypto_sign_ed25519ph_state,
+    crypto_sign_ed25519ph_update,
+)
 
 from controller.adapters.git import sshformat
 from controller.errors import Invalid, Refused
@@ -122,6 +127,15 @@ class KeySigner:
     def sign_ssh(self, data: bytes, namespace: str) -> str:
         """An armored SSHSIG over `data`."""
         return sshformat.sign_with(self._key, self._blob, data, namespace)
+
+    def sign_prehashed(self, data: bytes) -> bytes:
+        """The Ed25519ph signature (RFC 8032, no context) over `data`; the bare one of any other key."""
+        if not isinstance(self._key, ed25519.Ed25519PrivateKey):
+            return self.sign_raw(data)
+        state = crypto_sign_ed25519ph_state()
+        crypto_sign_ed25519ph_update(state, data)
+        both = self._key.private_bytes_raw() + self._key.public_key().public_bytes_raw()
+        return bytes(crypto_sign_ed25519ph_final_create(state, both))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._public!r})"

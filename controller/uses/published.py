@@ -1,0 +1,41 @@
+"""Whether the newest seal is in the public log that the project names, from recorded facts."""
+
+from __future__ import annotations
+
+from controller.core.parse import parse
+from controller.core.transparency import PUBLISH, sealed_unpublished
+from controller.ledger.fold import State
+from controller.model.documents import PROJECT_PATH
+from controller.model.project import Project
+from controller.ports import Repo
+from controller.uses.view import View
+
+
+def names_a_log(repo: Repo, state: State) -> bool:
+    """Whether the project of accepted main has its checkpoints published."""
+    main = state.cursors.main
+    file = repo.file(main, PROJECT_PATH) if main is not None else None
+    document = parse(PROJECT_PATH, repo.read(file.blob)).document if file is not None else None
+    return isinstance(document, Project) and document.spec.publication is not None
+
+
+def unpublished(found: View) -> str | None:
+    """That and why the newest seal is not published yet, in one line; None where it is, or nobody asked for it.
+
+    Nothing waits for it.
+    """
+    project, seal = found.intent.project, found.state.cursors.log.sealed
+    publication = project.document.spec.publication if project is not None else None
+    if publication is None or seal is None or not sealed_unpublished(found.state.cursors):
+        return None
+    text = f"{seal.run} is not submitted to the public log {publication.log}"
+    asked = found.health.unanswered if found.health is not None else ()
+    held = next((one for one in asked if one.type == PUBLISH), None)
+    if held is None:
+        return f"{text} yet; nothing waits for it (the controller knows more: --controller or --state-dir)"
+    since = f"since {held.since[11:19]} UTC"
+    if held.code == "answer-pending":
+        return f"{text} yet: no answer {since}; nothing waits for it"
+    return f"{text} {since}: {held.code}: {held.message}; nothing waits for it" + (
+        f" → {held.cure}" if held.cure else ""
+    )
