@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import base64
 import binascii
-import struct
 from functools import lru_cache
 
 from controller.errors import Invalid
 from controller.model import keys as model_keys
+from controller.model.sshwire import Reader, magnitude, string
 
 _FIELDS = {
     "ssh-ed25519": 2,
@@ -35,27 +35,6 @@ def _malformed(key: str, why: str) -> Invalid:
     )
 
 
-def _strings(blob: bytes) -> list[bytes]:
-    """The length-prefixed strings of an SSH wire blob. Raises ValueError when they do not fill it."""
-    found: list[bytes] = []
-    at = 0
-    while at < len(blob):
-        if at + 4 > len(blob):
-            raise ValueError("cut off")
-        (size,) = struct.unpack_from(">I", blob, at)
-        at += 4
-        if at + size > len(blob):
-            raise ValueError("cut off")
-        found.append(blob[at : at + size])
-        at += size
-    return found
-
-
-def _mpint(value: bytes) -> bytes:
-    number = int.from_bytes(value, "big")
-    return number.to_bytes(number.bit_length() // 8 + 1, "big")
-
-
 @lru_cache(maxsize=4096)
 def normal_key(key: str) -> str:
     """One spelling for one key: algorithm and canonical base64, without comment.
@@ -69,16 +48,16 @@ def normal_key(key: str) -> str:
     if wanted is None or not words:
         raise _malformed(key, f"algorithm {algorithm[:40]!r}")
     try:
-        fields = _strings(base64.b64decode(words[0], validate=True))
+        fields = Reader(base64.b64decode(words[0], validate=True), ValueError).strings()
     except (ValueError, binascii.Error) as error:
         raise _malformed(key, "data that does not decode") from error
     if len(fields) != wanted or fields[0] != algorithm.encode():
         raise _malformed(key, "data of another algorithm")
     if algorithm == "ssh-rsa":
-        fields[1:] = [_mpint(field) for field in fields[1:]]
+        fields[1:] = [magnitude(int.from_bytes(field, "big")) for field in fields[1:]]
     elif (algorithm.endswith("ed25519") or "ed25519@" in algorithm) and len(fields[1]) != 32:
         raise _malformed(key, f"{len(fields[1])} bytes of key")
-    blob = b"".join(struct.pack(">I", len(field)) + field for field in fields)
+    blob = b"".join(map(string, fields))
     return f"{algorithm} {base64.b64encode(blob).decode()}"
 
 

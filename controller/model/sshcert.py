@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 from controller.errors import Invalid, Refused
 from controller.model.keys import public_key
+from controller.model.sshwire import Reader, string
 
 CERTIFICATE = "ssh-ed25519-cert-v01@openssh.com"
 MOST_BYTES = 16_384
@@ -68,43 +69,15 @@ def _malformed(got: str) -> Refused:
     )
 
 
-class _Reader:
-    """RFC 4251 fields; anything short or left over is a refusal."""
+def _reader(data: bytes) -> Reader:
+    return Reader(data, _malformed)
 
-    __slots__ = ("at", "data")
 
-    def __init__(self, data: bytes) -> None:
-        self.data = data
-        self.at = 0
-
-    def take(self, count: int) -> bytes:
-        piece = self.data[self.at : self.at + count]
-        if len(piece) != count:
-            raise _malformed("a truncated structure")
-        self.at += count
-        return piece
-
-    def number(self, size: int) -> int:
-        return int.from_bytes(self.take(size), "big")
-
-    def string(self) -> bytes:
-        return self.take(self.number(4))
-
-    def text(self) -> str:
-        try:
-            return self.string().decode("ascii")
-        except UnicodeDecodeError as error:
-            raise _malformed("text that is not ASCII") from error
-
-    def strings(self) -> list[str]:
-        found = []
-        while self.at < len(self.data):
-            found.append(self.text())
-        return found
-
-    def end(self) -> None:
-        if self.at != len(self.data):
-            raise _malformed("bytes after the end of a structure")
+def _text(data: bytes) -> str:
+    try:
+        return data.decode("ascii")
+    except UnicodeDecodeError as error:
+        raise _malformed("text that is not ASCII") from error
 
 
 @lru_cache(maxsize=1024)
@@ -121,13 +94,13 @@ def read_certificate(text: str) -> Certificate:
         data = base64.b64decode(fields[1], validate=True)
     except (binascii.Error, ValueError) as error:
         raise _malformed("text that is not base64") from error
-    reader = _Reader(data)
-    if reader.text() != CERTIFICATE:
+    reader = _reader(data)
+    if _text(reader.string()) != CERTIFICATE:
         raise _malformed("data of another kind")
     reader.string()  # the nonce
     key = reader.string()
-    serial, kind, identity = reader.number(8), reader.number(4), reader.text()
-    principals = _Reader(reader.string()).strings()
+    serial, kind, identity = reader.number(8), reader.number(4), _text(reader.string())
+    principals = [_text(name) for name in _reader(reader.string()).strings()]
     after, before = reader.number(8), reader.number(8)
     critical, _extensions, reserved = reader.string(), reader.string(), reader.string()
     authority = reader.string()
@@ -140,7 +113,7 @@ def read_certificate(text: str) -> Certificate:
         raise _malformed("no principals, or no end")
     by = _openssh(authority)
     _check(by, signature, signed)
-    public = b"\x00\x00\x00\x0bssh-ed25519\x00\x00\x00\x20" + key
+    public = string(b"ssh-ed25519") + string(key)
     return Certificate(
         key=f"ssh-ed25519 {base64.b64encode(public).decode()}",
         authority=by,
@@ -179,15 +152,15 @@ def certified_key(text: str, authority: str, name: str, at: datetime) -> str:
 
 
 def _openssh(blob: bytes) -> str:
-    kind = _Reader(blob).text()
+    kind = _text(_reader(blob).string())
     if "-cert-" in kind:
         raise _malformed("an authority that is itself certified")
     return f"{kind} {base64.b64encode(blob).decode()}"
 
 
 def _check(authority: str, signature: bytes, signed: bytes) -> None:
-    fields = _Reader(signature)
-    algorithm, raw = fields.text(), fields.string()
+    fields = _reader(signature)
+    algorithm, raw = _text(fields.string()), fields.string()
     fields.end()
     try:
         key = public_key(authority)
@@ -197,7 +170,7 @@ def _check(authority: str, signature: bytes, signed: bytes) -> None:
         if isinstance(key, Ed25519PublicKey) and algorithm == "ssh-ed25519":
             key.verify(raw, signed)
         elif isinstance(key, EllipticCurvePublicKey) and algorithm == authority.split()[0]:
-            numbers = _Reader(raw)
+            numbers = _reader(raw)
             r, s = (int.from_bytes(numbers.string(), "big") for _ in range(2))
             numbers.end()
             key.verify(encode_dss_signature(r, s), signed, ECDSA(_ECDSA[algorithm]))

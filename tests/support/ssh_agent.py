@@ -16,7 +16,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
-from controller.adapters.git.sshformat import string
+from controller.model.sshwire import string
 
 _SK = b"sk-ssh-ed25519@openssh.com"
 _TOUCHED = b"\x01" + (7).to_bytes(4, "big")

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 
 from controller.adapters.git import sshformat, sshsig
-from controller.adapters.git.sshformat import string
+from controller.model.sshwire import string
 from controller.adapters.git.sshsig import FileSigner, generate_key
 from controller.errors import Invalid, Refused
 

@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
 from controller.errors import Refused
 from controller.model.keys import ed25519_holds
+from controller.model.sshwire import Reader, magnitude, string
 
 BEGIN: Final = b"-----BEGIN SSH SIGNATURE-----"
 END: Final = b"-----END SSH SIGNATURE-----"
@@ -64,44 +65,12 @@ def invalid(why: str) -> Refused:
     )
 
 
-class _Reader:
-    """Reads RFC 4251 fields; anything short or left over is a refusal."""
-
-    __slots__ = ("_at", "_data")
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self._at = 0
-
-    def take(self, count: int) -> bytes:
-        end = self._at + count
-        if end > len(self._data):
-            raise invalid("a truncated structure")
-        piece = self._data[self._at : end]
-        self._at = end
-        return piece
-
-    def string(self) -> bytes:
-        return self.take(int.from_bytes(self.take(4), "big"))
-
-    def mpint(self) -> int:
-        raw = self.string()
-        if raw and raw[0] & 0x80:
-            raise invalid("a negative number")
-        return int.from_bytes(raw, "big")
-
-    def end(self) -> None:
-        if self._at != len(self._data):
-            raise invalid("bytes after the end of a structure")
-
-
-def string(data: bytes) -> bytes:
-    """`data` as an RFC 4251 string: four bytes of length, then the bytes."""
-    return len(data).to_bytes(4, "big") + data
+def _reader(data: bytes) -> Reader:
+    return Reader(data, invalid)
 
 
 def _mpint(value: int) -> bytes:
-    return string(value.to_bytes(value.bit_length() // 8 + 1, "big") if value else b"")
+    return string(magnitude(value))
 
 
 def _signed_blob(data: bytes, namespace: bytes, algorithm: bytes) -> bytes:
@@ -112,7 +81,7 @@ def _signed_blob(data: bytes, namespace: bytes, algorithm: bytes) -> bytes:
 @lru_cache(maxsize=1024)
 def _load_key(blob: bytes) -> tuple[bytes, PublicKey, bytes]:
     """(key type, key, security-key application) of a public key blob."""
-    fields = _Reader(blob)
+    fields = _reader(blob)
     kind = fields.string()
     application = b""
     key: PublicKey
@@ -168,7 +137,7 @@ def fingerprint(public_key: str) -> str:
 
 def _check(blob: bytes, signature: bytes, signed: bytes) -> None:
     kind, key, application = _load_key(blob)
-    fields = _Reader(signature)
+    fields = _reader(signature)
     algorithm, raw = fields.string(), fields.string()
     try:
         if kind == _SK_ED25519 and isinstance(key, ed25519.Ed25519PublicKey):
@@ -183,7 +152,7 @@ def _check(blob: bytes, signature: bytes, signed: bytes) -> None:
             _ed25519(key, raw, signed)
         elif isinstance(key, ec.EllipticCurvePublicKey):
             _same(algorithm, kind)
-            numbers = _Reader(raw)
+            numbers = _reader(raw)
             r, s = numbers.mpint(), numbers.mpint()
             numbers.end()
             key.verify(encode_dss_signature(r, s), signed, ec.ECDSA(_CURVES[kind][2]))
@@ -243,7 +212,7 @@ def verify(armored: str | bytes, data: bytes, namespace: str) -> str:
         if not ed25519_holds(loaded, blob[-_ED25519_SIGNATURE:], _signed_blob(data, namespace.encode(), hashed)):
             raise invalid("other bytes than were signed, or another key")
         return public
-    fields = _Reader(blob)
+    fields = _reader(blob)
     if fields.take(len(_MAGIC)) != _MAGIC or fields.take(4) != _VERSION:
         raise invalid("another format or version")
     key, space, reserved, algorithm, signature = (fields.string() for _ in range(5))
@@ -273,7 +242,7 @@ def _ed25519_head(head: bytes, namespace: str) -> tuple[bytes, bytes, str] | Non
         )
         if not namespace or not head.startswith(_MAGIC + _VERSION) or not head.endswith(ending):
             continue
-        middle = _Reader(head[len(_MAGIC + _VERSION) : -len(ending)])
+        middle = _reader(head[len(_MAGIC + _VERSION) : -len(ending)])
         try:
             key = middle.string()
             middle.end()

@@ -15,11 +15,12 @@ from typing import Any, Final
 
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
-from controller.adapters.git.sshformat import ecdsa_blob, sign_by, string
+from controller.adapters.git.sshformat import ecdsa_blob, sign_by
 from controller.adapters.signers.pin import pin_from
 from controller.adapters.signers.pkcs11_public import public_key_of
 from controller.adapters.signers.pkcs11_uri import KeyAddress, parse_address
 from controller.errors import Invalid, Refused, Unavailable
+from controller.model.sshwire import string
 
 _DIGEST_INFO: Final = {
     "sha256": bytes.fromhex("3031300d060960864801650304020105000420"),

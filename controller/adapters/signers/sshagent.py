@@ -10,12 +10,14 @@ import base64
 import socket
 import struct
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
-from controller.adapters.git.sshformat import fingerprint, parse_public_key, sign_by, string
+from controller.adapters.git.sshformat import fingerprint, parse_public_key, sign_by
 from controller.errors import Invalid, LockgateError, Refused, Unavailable
+from controller.model.sshwire import Reader, string
 
 TIMEOUT = 60.0
 """Seconds: a hardware key waits for a finger, a confirming agent for a person."""
@@ -67,11 +69,11 @@ class AgentSigner:
                 got=self._held.public.partition(" ")[0],
                 cure="give the controller or agent a key of one of these kinds",
             )
-        algorithm, raw, _ = _fields(self._sign(data, _RSA_SHA2_256))
+        signature = _reader(self._sign(data, _RSA_SHA2_256))
+        algorithm, raw = signature.string(), signature.string()
         if algorithm.startswith(b"ecdsa-"):
-            r, rest = _string(raw)
-            s, _ = _string(rest)
-            return encode_dss_signature(int.from_bytes(r, "big"), int.from_bytes(s, "big"))
+            numbers = _reader(raw)
+            return encode_dss_signature(numbers.mpint(), numbers.mpint())
         return raw
 
     def sign_ssh(self, data: bytes, namespace: str) -> str:
@@ -91,7 +93,7 @@ class AgentSigner:
                 got="its refusal",
                 cure="unlock the agent, touch the key, or confirm the signature when asked",
             )
-        return _string(answer)[0]
+        return _reader(answer).string()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._held.public!r})"
@@ -100,14 +102,13 @@ class AgentSigner:
 def identities(path: str) -> list[Held]:
     """The keys of an agent that can sign here. Raises Unavailable("ssh-agent-unreachable")."""
     kind, body = _ask(path, _REQUEST_IDENTITIES, b"")
-    if kind != _IDENTITIES_ANSWER or len(body) < 4:
+    if kind != _IDENTITIES_ANSWER:
         raise _unreachable(path, "another answer than its keys")
     found: list[Held] = []
-    rest = body[4:]
-    for _ in range(int.from_bytes(body[:4], "big")):
-        blob, rest = _string(rest)
-        comment, rest = _string(rest)
-        name = _string(blob)[0].decode("ascii", "replace")
+    fields = _reader(body)
+    for _ in range(fields.number(4)):
+        blob, comment = fields.string(), fields.string()
+        name = _reader(blob).string().decode("ascii", "replace")
         try:
             public = parse_public_key(f"{name} {base64.b64encode(blob).decode()}")
         except LockgateError:
@@ -169,18 +170,8 @@ def _exactly(agent: socket.socket, count: int) -> bytes:
     return bytes(data)
 
 
-def _string(data: bytes) -> tuple[bytes, bytes]:
-    """An RFC 4251 string and what follows it."""
-    end = 4 + int.from_bytes(data[:4], "big")
-    if len(data) < 4 or end > len(data):
-        raise _unreachable("its answer", "a truncated structure")
-    return data[4:end], data[end:]
-
-
-def _fields(signature: bytes) -> tuple[bytes, bytes, bytes]:
-    algorithm, rest = _string(signature)
-    raw, rest = _string(rest)
-    return algorithm, raw, rest
+def _reader(data: bytes) -> Reader:
+    return Reader(data, partial(_unreachable, "its answer"))
 
 
 def _unreachable(where: str, got: str) -> Unavailable:
