@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -103,17 +101,16 @@ def _twice(at: Pointer, items: Sequence[str]) -> Iterator[Finding]:
 
 
 def key_error(key: str) -> str | None:
-    """What is wrong with an OpenSSH public key line whose form is right, None when nothing."""
-    kind, encoded = key.split(" ")[:2]
+    """What is wrong with an OpenSSH public key line whose form is right, None when nothing: whoever takes the
+    document must be able to use the key."""
+    from controller.core.keys import key_id, normal_key
+    from controller.errors import Invalid
+
     try:
-        blob = base64.b64decode(encoded, validate=True)
-    except (binascii.Error, ValueError):
-        return "its base64 is damaged"
-    length = int.from_bytes(blob[:4], "big")
-    if blob[4 : 4 + length] != kind.encode():
-        return f"its bytes are not of type {kind}"
-    if kind == "ssh-ed25519" and len(blob) != 51:
-        return "an ed25519 key has 32 bytes"
+        if not normal_key(key).startswith("ssh-ed25519 "):
+            key_id(key)
+    except Invalid as error:
+        return error.got if error.code == "key-malformed" else "a key that cannot be used"
     return None
 
 

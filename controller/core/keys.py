@@ -10,7 +10,6 @@ import binascii
 from functools import lru_cache
 
 from controller.errors import Invalid
-from controller.model import keys as model_keys
 from controller.model.sshwire import Reader, magnitude, string
 
 _FIELDS = {
@@ -66,4 +65,7 @@ def key_id(key: str) -> str:
 
     Raises Invalid("key-malformed") or Invalid("key-unusable").
     """
+    # Cryptography is slow to load, and most documents name keys that need none of it to be checked.
+    from controller.model import keys as model_keys
+
     return model_keys.key_id(normal_key(key))

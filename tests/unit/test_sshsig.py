@@ -13,9 +13,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 
 from controller.adapters.git import sshformat, sshsig
-from controller.model.sshwire import string
 from controller.adapters.git.sshsig import FileSigner, generate_key
 from controller.errors import Invalid, Refused
+from controller.model.sshwire import string
 
 DATA = b"what is signed\n"
 TYPES = [("ed25519", ""), ("ecdsa", "256"), ("ecdsa", "384"), ("ecdsa", "521"), ("rsa", "2048"), ("rsa", "3072")]
