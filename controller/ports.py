@@ -7,8 +7,18 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from controller.model.history import Change, Commit, NewCommit, Tips, TreeFile
-from controller.model.order import AgentKey, AgentStatement, Cosignature, LogProof, PreparedOrder, SamplingRequest
 from controller.model.registry import ManifestAnswer
+
+if TYPE_CHECKING:
+    # Only whoever speaks with agents needs what is said to them.
+    from controller.model.order import (
+        AgentKey,
+        AgentStatement,
+        Cosignature,
+        LogProof,
+        PreparedOrder,
+        SamplingRequest,
+    )
 
 
 class Clock(Protocol):
@@ -40,6 +50,15 @@ class Signer(Protocol):
         ...
 
 
+@runtime_checkable
+class PrehashSigner(Protocol):
+    """A Signer that can also sign a message by its hash alone."""
+
+    def sign_prehashed(self, data: bytes) -> bytes:
+        """The Ed25519ph signature over `data`, or the bare one of an ECDSA or RSA key."""
+        ...
+
+
 class Replica(Protocol):
     """A commit's tree in memory, changed file by file; nothing is ever written."""
 
@@ -50,15 +69,6 @@ class Replica(Protocol):
         git could not hold.
         """
         ...
-@runtime_checkable
-class PrehashSigner(Protocol):
-    """A Signer that can also sign a message by its hash alone."""
-
-    def sign_prehashed(self, data: bytes) -> bytes:
-        """The Ed25519ph signature over `data`, or the bare one of an ECDSA or RSA key."""
-        ...
-
-
 
     def holds(self, path: str) -> bool:
         """Whether a file stands at `path`."""

@@ -15,8 +15,8 @@ from controller.core.merges import History
 from controller.core.steps import UNBACKED, Backing, MainState, Standing, Step, Terms
 from controller.core.trust import TrustState
 from controller.errors import Refused
-from controller.model.documents import PROJECT_PATH, TRUST_PATH
 from controller.model.history import TreeFile
+from controller.model.places import PROJECT_PATH, TRUST_PATH
 from controller.model.trustroot import TrustRoot
 
 __all__ = [

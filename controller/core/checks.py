@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
@@ -14,18 +14,17 @@ from cronsim import CronSim, CronSimError
 from controller.core import globs
 from controller.core.compose import Pointer
 from controller.core.finding import Finding, shown
-from controller.model.documents import (
-    Agent,
-    Component,
-    Document,
-    Environment,
-    Freeze,
-    ReleaseLock,
-    Strategy,
-    Trust,
-    manifest_digest,
-)
-from controller.model.trust import TimedKey
+from controller.model.base import Document
+from controller.model.trust import TimedKey, Trust
+
+if TYPE_CHECKING:
+    # A document that is checked brought its model along; the others are not needed.
+    from controller.model.agent import Agent
+    from controller.model.component import Component
+    from controller.model.environment import Environment
+    from controller.model.freeze import Freeze
+    from controller.model.lock import ReleaseLock
+    from controller.model.strategy import Strategy
 
 _EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 MOST_PATTERN = 256
@@ -215,6 +214,8 @@ def _agent(document: Agent) -> Iterator[Finding]:
 
 
 def _lock(document: ReleaseLock) -> Iterator[Finding]:
+    from controller.model.lock import manifest_digest  # loaded by now, as the document's own model
+
     spec = document.spec
     expected = manifest_digest({name: part.digest for name, part in spec.components.items()})
     if expected != spec.manifest_digest:

@@ -18,8 +18,9 @@ from controller.core.restart import owners_of_changes
 from controller.core.steps import Backing, SlotLock, Standing, Step, Terms
 from controller.core.trust import CONTROLLER, TrustState, check_successor, quorum_signers
 from controller.errors import LockgateError, Refused
-from controller.model.documents import TRUST_PATH, Promotion
 from controller.model.history import Change, Commit, TreeFile
+from controller.model.places import TRUST_PATH
+from controller.model.promotion import Promotion
 
 SLOT = re.compile(r"promotions/[^/]+\.yaml")
 _SIGNATURE = re.compile(r"trust/([1-9][0-9]*)/([a-z0-9][a-z0-9.-]*)\.sig")

@@ -15,17 +15,9 @@ from pydantic import BaseModel, ValidationError
 from controller.core.checks import check
 from controller.core.compose import Pointer, compose
 from controller.core.finding import Finding, shown
-from controller.model.base import NAME_MAX, NAME_PATTERN, ecma
+from controller.model.base import API_VERSION, NAME_MAX, NAME_PATTERN, Document, ecma
 from controller.model.diagnostic import Diagnostic
-from controller.model.documents import (
-    API_VERSION,
-    DOCUMENT_DIRECTORIES,
-    KINDS,
-    PROJECT_PATH,
-    Document,
-    path_kind,
-    path_name,
-)
+from controller.model.places import DOCUMENT_DIRECTORIES, PROJECT_PATH, model_of, path_kind, path_name
 
 _NAME = ecma(NAME_PATTERN)
 _MARKER = b"lockgate.dev/"
@@ -171,7 +163,7 @@ def _document(path: str, kind: str, data: bytes) -> tuple[Document | None, tuple
             for problem in sorted(composed.problems, key=lambda problem: problem.line)
         )
     try:
-        document = KINDS[kind].model_validate(composed.value)
+        document = model_of(kind).model_validate(composed.value)
         findings = check(document)
     except ValidationError as error:
         document = None

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 from controller.core.trust import TrustState
 from controller.errors import Refused
-from controller.model.documents import DOCUMENT_DIRECTORIES, PROJECT_PATH, RESERVED
 from controller.model.history import Change, Commit
+from controller.model.places import DOCUMENT_DIRECTORIES, PROJECT_PATH, RESERVED
 
 LOCK = re.compile(r"(releases|versions)/[^/]+\.lock\.yaml")
 CURE = "take it back by a reviewed revert, then bring the change again as the rules ask"

@@ -15,7 +15,7 @@ from controller.core.globs import match
 from controller.core.keys import key_id, normal_key
 from controller.core.parse import parse
 from controller.errors import Invalid, Refused
-from controller.model.documents import TRUST_PATH
+from controller.model.places import TRUST_PATH
 from controller.model.trust import PathRule, Trust
 
 __all__ = ["TRUST_NAMESPACE", "TrustState", "VerifySsh", "check_successor", "key_id", "read_trust"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, Strict
 
@@ -29,8 +29,6 @@ class AgentSpec(Part):
 
 class Agent(Document):
     """An agent."""
-
-    directory: ClassVar[str] = "agents/"
 
     kind: Literal["Agent"]
     spec: AgentSpec

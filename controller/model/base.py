@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, Strict, WithJsonSchema
 from pydantic.alias_generators import to_camel
@@ -201,10 +201,6 @@ class Metadata(Part):
 
 class Document(Part):
     """The envelope of every document; each kind narrows `kind` and adds `spec`."""
-
-    directory: ClassVar[str]
-    """Where documents of this kind live, with a closing slash; empty for the root."""
-    suffix: ClassVar[str] = ".yaml"
 
     api_version: Literal["lockgate.dev/v1"]
     kind: str

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, Strict
 
@@ -77,8 +77,6 @@ class ComponentSpec(Part):
 
 class Component(Document):
     """A component."""
-
-    directory: ClassVar[str] = "components/"
 
     kind: Literal["Component"]
     spec: ComponentSpec

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, Strict
 
@@ -69,8 +69,6 @@ class EnvironmentSpec(Part):
 
 class Environment(Document):
     """An environment."""
-
-    directory: ClassVar[str] = "environments/"
 
     kind: Literal["Environment"]
     spec: EnvironmentSpec

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, Strict, model_validator
 
@@ -53,8 +53,6 @@ class FreezeSpec(Part):
 
 class Freeze(Document):
     """A freeze."""
-
-    directory: ClassVar[str] = "freezes/"
 
     kind: Literal["Freeze"]
     spec: FreezeSpec

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import rfc8785
 import yaml
@@ -52,9 +52,6 @@ class ReleaseLockSpec(Part):
 
 class ReleaseLock(Document):
     """A release lock; written by the controller alone, once."""
-
-    directory: ClassVar[str] = "releases/"
-    suffix: ClassVar[str] = ".lock.yaml"
 
     kind: Literal["ReleaseLock"]
     spec: ReleaseLockSpec

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
@@ -47,8 +47,6 @@ class PolicySpec(Part):
 
 class Policy(Document):
     """A policy."""
-
-    directory: ClassVar[str] = "policies/"
 
     kind: Literal["Policy"]
     spec: PolicySpec

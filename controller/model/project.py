@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -61,8 +61,6 @@ class ProjectSpec(Part):
 
 class Project(Document):
     """The project."""
-
-    directory: ClassVar[str] = ""
 
     kind: Literal["Project"]
     spec: ProjectSpec = ProjectSpec()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import ConfigDict, Strict, model_validator
 
@@ -44,8 +44,6 @@ class PromotionSpec(Part):
 
 class Promotion(Document):
     """A promotion."""
-
-    directory: ClassVar[str] = "promotions/"
 
     kind: Literal["Promotion"]
     spec: PromotionSpec

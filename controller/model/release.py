@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
@@ -83,8 +83,6 @@ class ReleaseSpec(Part):
 
 class Release(Document):
     """A release."""
-
-    directory: ClassVar[str] = "releases/"
 
     kind: Literal["Release"]
     spec: ReleaseSpec

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, Strict, model_validator
 
@@ -150,8 +150,6 @@ class StrategySpec(Part):
 
 class Strategy(Document):
     """A strategy."""
-
-    directory: ClassVar[str] = "strategies/"
 
     kind: Literal["Strategy"]
     spec: StrategySpec

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BeforeValidator,
@@ -135,8 +135,6 @@ class TrustSpec(Part):
 
 class Trust(Document):
     """The trust document."""
-
-    directory: ClassVar[str] = "trust/"
 
     kind: Literal["Trust"]
     spec: TrustSpec

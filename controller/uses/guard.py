@@ -20,8 +20,8 @@ from controller.errors import LockgateError, Refused
 from controller.ledger import fold
 from controller.ledger.append import Ledger
 from controller.ledger.backing import EvidenceBacking
-from controller.model.documents import TRUST_PATH
 from controller.model.history import Tips
+from controller.model.places import TRUST_PATH
 from controller.model.trustroot import TrustRoot
 from controller.ports import Repo
 from controller.uses.asked import judge_asked, read_asked

@@ -13,10 +13,10 @@ from jinja2 import Environment, StrictUndefined
 from controller.core.parse import parse
 from controller.core.trust import TrustState
 from controller.errors import Invalid, UsageError
-from controller.model.documents import PROJECT_PATH, TRUST_PATH
 from controller.model.history import NewCommit
 from controller.model.layout import LayoutTerms
 from controller.model.link import LAYOUT_PATH
+from controller.model.places import PROJECT_PATH, TRUST_PATH
 from controller.model.trustroot import RootRefs, TrustRoot
 from controller.ports import Repo, Signer
 from controller.uses.layout import first_terms

@@ -10,10 +10,10 @@ from typing import Any
 
 from controller.core.parse import Parsed, parse, reads
 from controller.core.validate import assemble
-from controller.model.documents import KINDS, PROJECT_PATH, TRUST_PATH, path_kind, path_name, path_of
 from controller.model.entry import Pin
 from controller.model.history import TreeFile
 from controller.model.intent import Intent, Loaded
+from controller.model.places import PROJECT_PATH, TRUST_PATH, folder_of, path_kind, path_name, path_of
 from controller.ports import Repo
 
 _KEPT = 4096
@@ -72,7 +72,7 @@ class MainDocuments:
 
     def names(self, commit: str, kind: str) -> Iterator[str]:
         """The documents of a kind that a commit holds, by name."""
-        for path, file in self._repo.files(commit, KINDS[kind].directory):
+        for path, file in self._repo.files(commit, folder_of(kind)):
             if path_kind(path) == kind and self._parse(path, file).document is not None:
                 yield path_name(path)
 

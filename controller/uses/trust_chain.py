@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from controller.core.chain import Chain, ChainLink
 from controller.core.trust import TrustState, VerifySsh, check_successor
 from controller.errors import LockgateError, Refused
-from controller.model.documents import TRUST_PATH
+from controller.model.places import TRUST_PATH
 from controller.model.trustroot import TrustRoot
 from controller.ports import Repo
 

@@ -16,7 +16,7 @@ from controller.core.trust import (
     quorum_signers,
 )
 from controller.errors import Invalid, LockgateError, Refused
-from controller.model.documents import TRUST_PATH
+from controller.model.places import TRUST_PATH
 from controller.model.trustroot import TrustRoot
 from controller.ports import Repo
 from controller.uses.shapes import (

@@ -15,10 +15,10 @@ from controller.core.validate import assemble
 from controller.errors import Invalid, LockgateError, UsageError
 from controller.ledger.append import load_open, run_entries
 from controller.ledger.fold import EnvironmentState, State
-from controller.model.documents import TRUST_PATH
 from controller.model.entry import Pin
 from controller.model.history import Tips
 from controller.model.intent import Intent
+from controller.model.places import TRUST_PATH
 from controller.ports import Repo
 from controller.uses.own import Foreign, controls, line
 

@@ -16,10 +16,10 @@ from controller.core.demand import lacking
 from controller.core.parse import parse
 from controller.core.run import Run
 from controller.ledger.links import can_link
-from controller.model.documents import path_of
 from controller.model.entry import Gates, MainRefused, Verdict, format_time
 from controller.model.environment import Environment
 from controller.model.keys import key_id
+from controller.model.places import path_of
 from controller.model.strategy import Strategy
 from controller.uses.acknowledged import waiting
 from controller.uses.layout import demand_at

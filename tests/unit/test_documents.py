@@ -25,6 +25,7 @@ from controller.model.documents import (
     path_name,
     path_of,
 )
+from controller.model.places import model_of
 from controller.model.schema import document_schema
 from tests.support.documents import intent_of, valid_files
 from tests.support.history import ssh_key
@@ -37,6 +38,7 @@ def test_each_kind_has_its_place(kind: str) -> None:
     path = path_of(kind, {"Project": "lockgate", "Trust": "trust"}.get(kind, "a.b-1"))
     assert path_kind(path) == kind
     assert path_of(kind, path_name(path)) == path
+    assert model_of(kind) is KINDS[kind]
 
 
 @pytest.mark.parametrize(
