@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from controller.core.parse import parse
-from controller.core.transparency import PUBLISH, sealed_unpublished
 from controller.ledger.fold import State
 from controller.model.documents import PROJECT_PATH
 from controller.model.project import Project
@@ -26,7 +25,11 @@ def unpublished(found: View) -> str | None:
     """
     project, seal = found.intent.project, found.state.cursors.log.sealed
     publication = project.document.spec.publication if project is not None else None
-    if publication is None or seal is None or not sealed_unpublished(found.state.cursors):
+    if publication is None or seal is None:
+        return None
+    from controller.core.transparency import PUBLISH, sealed_unpublished  # deciding hangs on it; seldom asked
+
+    if not sealed_unpublished(found.state.cursors):
         return None
     text = f"{seal.run} is not submitted to the public log {publication.log}"
     asked = found.health.unanswered if found.health is not None else ()

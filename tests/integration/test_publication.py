@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import subprocess
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -22,84 +23,116 @@ from tests.integration.test_transparency import PROJECT, TRUST, events, lockgate
 from tests.support.agents import SystemClock
 from tests.support.flow import Flow, flow, until
 from tests.support.home import Home
-from tests.support.rekor import Answer, RekorLog, Server, serving
+from tests.support.rekor import Answer, RekorLog, serving
 
 AGENTS = {"dev-1": "dev"}
 
 
-def files(log: RekorLog, url: str) -> dict[str, str]:
-    """A project whose checkpoints are published in a log that owners pinned."""
+def files(log: RekorLog, url: str, log_key: Path) -> dict[str, str]:
+    """A project whose checkpoints are published in a log that owners pinned; a second key of the controller's."""
     pinned = {"transparencyLogs": {"public": {"origin": log.origin, "keys": [log.pem]}}}
     lines = yaml.safe_dump(pinned, sort_keys=False).splitlines()
+    trust = TRUST + "".join(f"  {line}\n" for line in lines)
+    public = " ".join(log_key.with_suffix(".pub").read_text().split()[:2])
+    principal = f"    logger:\n      keys: ['{public}']\n      emails: [logger@example.com]\n"
+    trust = trust.replace("  roles:\n", f"{principal}  roles:\n", 1)
     publication = {"publication": {"log": "public", "url": url}}
     return {
-        "trust/trust.yaml.j2": TRUST + "".join(f"  {line}\n" for line in lines),
+        "trust/trust.yaml.j2": trust.replace("controller: [controller]", "controller: [controller, logger]"),
         "lockgate.yaml": f"{PROJECT}spec: {json.dumps(publication)}\n",
     }
 
 
-def holds(shop: Flow, log: RekorLog, event: dict[str, Any]) -> None:
-    detail = event["detail"]
-    hashes = tuple(base64.b64decode(item) for item in detail["hashes"])
-    logged = Logged(detail["index"], base64.b64decode(detail["body"]), hashes, detail["proof"])
-    key = " ".join((shop.stage.keys / "controller.pub").read_text().split()[:2])
-    check_logged(logged, detail["checkpoint"].encode(), [key], log.origin, [log.pem])
+class Moody:
+    """A log that hangs, loses an answer, is frozen or good, as it is told."""
+
+    def __init__(self) -> None:
+        self.log = RekorLog(entries=3)
+        self.mood = "hanging"
+        self.released = threading.Event()
+
+    def handle(self, method: str, path: str, data: bytes) -> Answer:
+        if self.mood == "hanging":
+            self.released.wait(60)
+        if self.mood == "frozen":
+            return 405, {}, b'{"message": "This log has been frozen"}'
+        answer = self.log.handle(method, path, data)
+        if self.mood == "forgetful":
+            self.mood = "good"
+            return 503, {}, b""
+        return answer
+
+    def becomes(self, mood: str) -> None:
+        self.mood = mood
+        self.released.set()
 
 
-def test_a_sealed_run_is_published_and_verified_offline(tmp_path: Path) -> None:
-    """The log hangs, refuses, then works; seals never wait, and after a restart it is asked again."""
-    log, release, mode = RekorLog(entries=3), threading.Event(), ["hang"]
-
-    def handle(method: str, path: str, data: bytes) -> Answer:
-        if mode[0] == "hang":
-            release.wait(60)
-        return log.handle(method, path, data) if mode[0] == "good" else (405, {}, b'{"message": "frozen"}')
-
-    with serving(handle) as server, flow(tmp_path, AGENTS, files=files(log, server.url)) as shop:
+@pytest.mark.timeout(300)
+def test_sealed_runs_are_published_and_verified_offline(tmp_path: Path) -> None:
+    """Seals never wait for the log; whatever happens to it, each is published in the end."""
+    key, moody = tmp_path / "log-key", Moody()
+    subprocess.run(["ssh-keygen", "-q", "-t", "ecdsa", "-b", "384", "-N", "", "-f", str(key)], check=True)
+    with (
+        serving(moody.handle) as server,
+        flow(tmp_path, AGENTS, files=files(moody.log, server.url, key)) as shop,
+    ):
         shop.start()
         shop.deploy("dev", "1.0.0")
         run = shop.state("dev")["lastRun"]["run"]
         until("it is asked", lambda: server.asked)
         state = ("--state-dir", str(shop.stage.state))
         until("it says so", lambda: "no answer since" in lockgate(shop, "status", *state))
-        mode[0] = "frozen"
-        release.set()
-        said = until("it says why", lambda: _naming("frozen", lockgate(shop, "status", *state)), 40)
-        assert f"{run} is not submitted to the public log public" in said
-        assert "frozen" in lockgate(shop, "why", "dev", *state)
-        assert f"{run} is not submitted" in lockgate(shop, "status")
+        for said in (lockgate(shop, "status"), lockgate(shop, "why", "dev", *state)):
+            assert f"{run} is not submitted to the public log public" in said
         assert "not submitted to the public log" in lockgate(shop, "evidence", run)
-        shop.deploy("dev", "1.1.0")
         assert not events(shop, "published")
-        shop.verify()
+        moody.becomes("forgetful")
+        event = until("the seal is published", lambda: events(shop, "published"), 60)[0]
+        holds(shop, moody.log, event, shop.stage.keys / "controller")
+        _settled(shop, event, run)
+        # It took the entry, lost its answer, and was asked for it again.
+        assert (moody.mood, len(moody.log.bodies)) == ("good", 4)
+        moody.becomes("frozen")
+        shop.deploy("dev", "1.1.0")
+        until("it says why", lambda: "log has been frozen" in lockgate(shop, "why", "dev", *state), 40)
         shop.stop_controller()
-        mode[0] = "good"
-        shop.processes.start_controller(poll="1s")
-        event = until("the newest seal is published", lambda: events(shop, "published"), 60)[0]
-        _settled(shop, log, event, server)
+        moody.becomes("good")
+        shop.processes.start_controller(poll="1s", options=("--log-key", str(key)))
+        until("the next seal is published", lambda: len(events(shop, "published")) == 2, 60)
+        event = events(shop, "published")[1]
+        holds(shop, moody.log, event, key)
+        _settled(shop, event, shop.state("dev")["lastRun"]["run"])
+        assert "shop" not in json.dumps(moody.log.requests)
+        shop.stop_controller()
+        server.close()
+        shop.verify()
+        _packed(shop, tmp_path / "pack.tar", run)
 
 
-def _naming(word: str, text: str) -> str:
-    return text if word in text else ""
+def _settled(shop: Flow, event: dict[str, Any], run: str) -> None:
+    """The entry covers the seal, and what is said agrees."""
+    seal = next(entry for entry in shop.entries() if entry["kind"] == "sealed" and entry["run"] == run)
+    detail = event["detail"]
+    assert (detail["run"], detail["log"]) == (run, "public")
+    assert detail["size"] > seal["index"]
+    said = lockgate(shop, "evidence", run)
+    assert "not submitted" not in said + lockgate(shop, "status")
+    assert "published.dsse.json" in said
 
 
-def _settled(shop: Flow, log: RekorLog, event: dict[str, Any], server: Server) -> None:
-    """One entry covers every seal before it, and calls for no further one."""
-    holds(shop, log, event)
-    seals = [entry for entry in shop.entries() if entry["kind"] == "sealed"]
-    assert event["detail"]["run"] == seals[-1]["run"]
-    assert event["detail"]["size"] > seals[-1]["index"]
-    assert (event["detail"]["log"], event["detail"]["index"]) == ("public", 3)
-    assert "not submitted" not in lockgate(shop, "status")
-    assert "published.dsse.json" in lockgate(shop, "evidence", seals[0]["run"])
-    assert len(log.bodies) == 4
-    server.close()
-    shop.verify()
-    assert PRIVATE not in json.dumps(log.requests)
+def holds(shop: Flow, log: RekorLog, event: dict[str, Any], key: Path) -> None:
+    """The recorded entry proves itself to whoever has the log's key and the submitter's."""
+    detail = event["detail"]
+    hashes = tuple(base64.b64decode(item) for item in detail["hashes"])
+    logged = Logged(detail["index"], base64.b64decode(detail["body"]), hashes, detail["proof"])
+    public = " ".join(key.with_suffix(".pub").read_text().split()[:2])
+    check_logged(logged, detail["checkpoint"].encode(), [public], log.origin, [log.pem])
 
 
-PRIVATE = "shop"
-"""Neither the project's name nor anything else of a checkpoint's text is told to the log."""
+def _packed(shop: Flow, pack: Path, run: str) -> None:
+    """The auditor's bundle holds with what the log answered."""
+    lockgate(shop, "export", run, "--out", str(pack), "--bundle")
+    lockgate(shop, "verify", "--bundle", str(pack), "--trust-root", str(shop.stage.trust_root))
 
 
 # --- what verification says ------------------------------------------------------------------------------
