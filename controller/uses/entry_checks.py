@@ -50,6 +50,7 @@ from controller.model.history import Change, Commit
 from controller.model.lock import ReleaseLock
 from controller.model.order import AgentKey, Report
 from controller.ports import Repo
+from controller.uses.answer_checks import Answers
 from controller.uses.artifact_checks import Artifacts
 from controller.uses.input_checks import Truth, decided_now, stale
 from controller.uses.intent_checks import Asked
@@ -101,6 +102,7 @@ class Seen:
         self._repo = repo
         self.trusts: Mapping[int, tuple[TrustState, ...]] = trusts or {}
         self.asked = Asked(repo)
+        self.answers = Answers(repo, project)
         self.pinned_files = Pinned(repo, project)
         self.passes = Passes()
         self.truth = Truth(repo)
@@ -384,11 +386,13 @@ def replays_hold(seen: Seen, subject: Subject) -> Iterator[Problem]:
 
 
 def people_asked(seen: Seen, subject: Subject) -> Iterator[Problem]:
-    """What people are said to have asked for, they asked for."""
+    """What people are said to have asked for, they asked for; and they got the answer that the rules give."""
     entry = subject.entry
-    yield from seen.asked.judged(entry, seen.trusts.get(entry.predicate.observed.trust_version, ()))
+    trusts = seen.trusts.get(entry.predicate.observed.trust_version, ())
+    yield from seen.asked.judged(entry, trusts)
     yield from seen.asked.check(entry, subject.run)
     seen.asked.add(entry)
+    yield from seen.answers.check(entry, trusts, partial(seen.replay.opened, subject.commit.id))
 
 
 def it_is_about_that(seen: Seen, subject: Subject) -> Iterator[Problem]:

@@ -134,7 +134,7 @@ class Walk:
             self._compare(oid, fold.derived_files(self._state, after), derived, blobs)
             self._enter(commit, read[0], place, after)
         if log.CHECKPOINT in tiles:
-            self._seen.passes.end()
+            self._pushed(oid)
         self._log.compare(commit, tiles, blobs)
         self._good = oid
 
@@ -152,9 +152,15 @@ class Walk:
             if place is not None:
                 self._enter(commit, entry, place, proof.after)
         if proof.log is not None:
-            self._seen.passes.end()
+            self._pushed(commit.id)
             self._log.proven(commit, proof.log, proof.checkpoint)
         self._good = commit.id
+
+    def _pushed(self, oid: str) -> None:
+        """After the last entry of a push."""
+        self._seen.passes.end()
+        for code, path, message in self._seen.answers.end():
+            self._find(code, oid, path, message)
 
     def _read(self, oid: str, blob: str, path: str) -> bytes:
         try:
@@ -283,6 +289,7 @@ class Walk:
             else:
                 self.facts.acknowledged[entry.detail.commit] = entry.detail
         self._seen.asked.pending, self._seen.accepted = state.cursors.pending, state.cursors.main
+        self._seen.answers.state = state
         self._seen.passes.enter(self._good, state, predicate.at)
         run = self._seen.replay.before(commit.id, entry)
         subject = Subject(commit, entry, added.statement, place, added.records, added.blobs, run)

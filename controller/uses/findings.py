@@ -25,6 +25,8 @@ RULES = {
     "revert-unbacked": "main 9",
     "request-unjudged": "requests 13",
     "request-judged-twice": "requests 13",
+    "request-undone": "requests 13",
+    "refusal-unfounded": "requests 13",
     "request-unknown": "requests 13",
     "requests-rewound": "requests 13",
     "evidence-missing": "evidence 14",

@@ -7,6 +7,7 @@ from functools import partial
 
 from controller.core.accept import MainState, Terms, genesis_state, judge_main, resume_state
 from controller.core.pathrules import LOCK
+from controller.core.steps import Step
 from controller.core.trust import CONTROLLER, TrustState
 from controller.errors import Invalid, LockgateError, Refused
 from controller.ledger.backing import lock_of
@@ -19,6 +20,8 @@ from controller.uses.object_audit import unreadable
 from controller.uses.observation import Observation
 from controller.uses.slots import slots_of
 from controller.uses.whole_history import Answer, History
+
+_BACKED = frozenset({"lock-unbacked", "revert-unbacked"})
 
 
 class FactsBacking:
@@ -76,6 +79,7 @@ def audit_main(history: History) -> Answer:
     refused: list[RefusedCommit] = []
     for step in judged.steps:
         if step.refused is None:
+            findings += _unfounded(step, facts)
             continue
         stood = facts.acknowledged.get(step.commit)
         if stood is not None and stood.code == step.refused:
@@ -91,6 +95,15 @@ def audit_main(history: History) -> Answer:
     fresh = () if past is not None else (history.root.genesis,)
     findings += unreadable(repo, (*fresh, *(step.commit for step in judged.steps)))
     return findings, refused
+
+
+def _unfounded(step: Step, facts: Facts) -> list[Finding]:
+    """A commit that the rules allow is not kept out. What evidence backs may have come to be backed later."""
+    code, oid = facts.refused.get(step.commit, ("", ""))
+    if not code or code in _BACKED:
+        return []
+    text = f"evidence refuses {step.commit[:12]} as {code}, and the rules allow it"
+    return [Finding("refusal-unfounded", oid, "", "main 6", text)]
 
 
 def _recorded(history: History, path: str) -> LockRecord | None:

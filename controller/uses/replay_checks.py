@@ -105,6 +105,15 @@ class Replay:
         self.resume(commit, entry)
         return self._runs.get(entry.run or "")
 
+    def opened(self, commit: str, run: str, folder: str) -> Run | None:
+        """An open run as the entries in the commit's tree left it; for an entry that is none of its own."""
+        if run not in self._runs and run not in self._given_up:
+            try:
+                self._runs[run] = runs.fold(run_entries(self._repo, commit, folder))
+            except LockgateError:
+                return None
+        return self._runs.get(run)
+
     def resume(self, commit: str, entry: Entry) -> None:
         """Follow a run that opened before this walk began (a later segment), from its entries in the tree."""
         if entry.run is None or entry.run in self._runs or entry.run in self._given_up:

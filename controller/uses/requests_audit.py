@@ -9,6 +9,7 @@ from controller.core.trust import TrustState
 from controller.errors import Invalid, Refused
 from controller.model.entry import RequestJudged
 from controller.uses.acknowledged import UNBACKED, misread
+from controller.uses.answer_checks import DUPLICATE, UNFOUNDED
 from controller.uses.asked import judge_asked, read_asked
 from controller.uses.findings import Finding, RefusedCommit, rule_of
 from controller.uses.whole_history import Answer, History
@@ -83,11 +84,13 @@ def _covered(history: History, places: Mapping[str, int]) -> int:
 def _granted_wrongly(
     history: History, detail: RequestJudged, at: datetime, version: int, oid: str, seen: set[str]
 ) -> tuple[str, str] | None:
-    """Why an accepted request may not have been accepted by the verdict at `oid`, or None. A refusal needs no
-    second opinion."""
+    """Why an accepted request may not have been accepted by the verdict at `oid`, or None. Refusals are judged
+    with their run (`answer_checks`), except that a request can only be a duplicate of one judged before."""
     repo = history.repo
     asked = read_asked(repo, detail.commit)
     if not detail.accepted:
+        if detail.code == DUPLICATE and detail.request not in seen:
+            return UNFOUNDED, f"request {detail.commit[:12]} is refused as a duplicate of none"
         return None
     trusts: tuple[TrustState, ...] = history.ground.trusts.get(version, ())
     verdicts = [judge_asked(repo, asked, trust, history.root.project, at, seen, oid) for trust in trusts]

@@ -32,7 +32,9 @@ ATTACKS = {
     "merge from another clone": "unit/test_accept.py::test_a_merge_from_another_clone_in_trailer_mode",
     "unsigned commit on evidence": "integration/test_repair.py::test_foreign_commits_are_removed_forward",
     "evidence deleted": "integration/test_repair.py::test_evidence_deleted",
-    "longer forked log": "integration/test_transparency.py::test_a_controller_restored_from_an_old_clone",
+    "longer forked log": "integration/test_log_at_agents.py::test_another_history_than_before_is_refused",
+    "controller restored from an old clone": "integration/test_transparency.py::"
+    "test_a_controller_restored_from_an_old_clone",
     "two agents shown two logs": "integration/test_log_at_agents.py::test_two_agents_shown_two_logs",
     "late request": "integration/test_guard.py::test_requests_that_would_be_refused",
     "dev operator aborts prod": "unit/test_requests.py::test_an_action_out_of_scope",
@@ -55,6 +57,19 @@ ATTACKS = {
     "approval that ran out": "integration/test_verify_orders.py::"
     "test_an_approval_that_ran_out_before_the_order_is_none",
     "back-dating key": "integration/test_controller_keys.py::test_an_ended_key_cannot_date_its_way_back",
+    "whole run replayed under another number": "integration/test_verify_answers.py::"
+    "test_a_whole_run_is_told_again_under_another_number",
+    "an abort turned down without a reason": "integration/test_verify_answers.py::"
+    "test_an_abort_that_is_turned_down_without_a_reason",
+    "a request granted and not carried out": "integration/test_verify_answers.py::"
+    "test_a_request_that_is_granted_and_not_carried_out",
+    "a good commit of main kept out": "integration/test_verify_answers.py::"
+    "test_a_good_commit_of_main_that_is_turned_down",
+    "a path that is no text": "integration/test_hostile_words.py::"
+    "test_a_path_that_is_no_text_is_refused_like_any_other",
+    "words that steer a terminal": "integration/test_hostile_words.py::test_reasons_are_one_line_each",
+    "a byte changed in what was verified before": "integration/test_verify_cache.py::"
+    "test_a_byte_that_rots_in_the_verified_past_is_found",
     "completed without a verification": "integration/test_verify.py::test_tampering_is_found",
 }
 

@@ -1,0 +1,139 @@
+"""What the holder of the controller's key answers people: requests and changes of main turned down without a
+reason in the rules, requests that are granted and not carried out, and a run that is told twice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from controller.model import entry as e
+from tests.support.home import MAIN, Home
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    home = Home(tmp_path, agents=("a",))
+    home.release("shop-1")
+    home.release("shop-2")
+    return home
+
+
+def codes(home: Home) -> set[str]:
+    return {finding.code for finding in home.verify().findings}
+
+
+def begun(home: Home, entries: int = 4) -> list[e.Draft]:
+    """A run in dev whose first entries are recorded."""
+    drafts = home.story.run("dev", "shop-1")
+    home.batch(drafts[:entries])
+    return drafts
+
+
+def answered(home: Home, after: e.Draft, verb: str, by: str, code: str, **more: str) -> e.Draft:
+    """A refusal, with this code, of somebody's request for dev."""
+    home.story.at = after.at
+    commit, request = home.ask(verb, "dev", None, by, **more)
+    return home.story.judged(commit, request, home.actor(by), accepted=False, code=code)
+
+
+UNFOUNDED = ["action-out-of-scope", "request-expired", "signer-unknown", "run-not-open", "action-not-safe"]
+
+
+@pytest.mark.parametrize("code", [*UNFOUNDED, "verb-unsupported", "made-up"])
+def test_an_abort_that_is_turned_down_without_a_reason(home: Home, code: str) -> None:
+    drafts = begun(home)
+    home.batch([answered(home, drafts[3], "abort", "dave", code)])
+    (finding,) = home.verify().findings
+    assert (finding.code, finding.rule) == ("refusal-unfounded", "requests 13")
+    assert code in finding.message
+    assert finding.commit == home.ledger.commit
+
+
+HONEST: dict[str, Callable[[Home], e.Draft]] = {
+    "not entitled": lambda home: answered(home, begun(home)[3], "abort", "ollie", "action-out-of-scope"),
+    "nothing open": lambda home: answered(home, home.story.draft("x", e.What()), "abort", "dave", "run-not-open"),
+    "not in this phase": lambda home: answered(home, begun(home)[3], "resume", "dave", "action-not-safe"),
+    "nothing ran before": lambda home: answered(home, begun(home)[3], "rollback", "dave", "no-rollback-target"),
+    "an approval too early": lambda home: answered(
+        home, begun(home, 1)[0], "approve", "rita", "approval-without-lock", binds=f"sha256:{'0' * 64}"
+    ),
+}
+
+
+@pytest.mark.parametrize("how", HONEST)
+def test_a_refusal_with_its_reason_holds(home: Home, how: str) -> None:
+    home.batch([HONEST[how](home)])
+    report = home.verify()
+    assert report.findings == ()
+    assert len(report.refused) == 1
+
+
+LIES: dict[str, Callable[[Home], e.Draft]] = {
+    "a target there is": lambda home: answered(home, second(home), "rollback", "dave", "no-rollback-target"),
+    "an approval of the run's subject": lambda home: answered(
+        home, (run := begun(home))[3], "approve", "rita", "approval-void", binds=run[1].detail.approval_subject
+    ),
+    "an approval of somebody who wrote nothing": lambda home: answered(
+        home, (run := begun(home))[3], "approve", "rita", "self-approval", binds=run[1].detail.approval_subject
+    ),
+    "a first approval": lambda home: answered(
+        home, (run := begun(home))[3], "approve", "rita", "already-approved", binds=run[1].detail.approval_subject
+    ),
+    "nobody outranks it": lambda home: answered(home, begun(home)[3], "pause", "dave", "outranked"),
+    "no rollback": lambda home: answered(home, second(home), "rollback", "dave", "rollback-of-rollback"),
+}
+
+
+def second(home: Home) -> e.Draft:
+    """The last recorded entry of a run in dev where another completed before."""
+    home.batch(home.story.run("dev", "shop-2"))
+    return begun(home)[3]
+
+
+@pytest.mark.parametrize("how", LIES)
+def test_a_refusal_that_the_run_contradicts(home: Home, how: str) -> None:
+    home.batch([LIES[how](home)])
+    assert codes(home) == {"refusal-unfounded"}
+
+
+@pytest.mark.parametrize("last", [True, False], ids=["at the end of a push", "before other entries"])
+@pytest.mark.parametrize(("verb", "by"), [("abort", "dave"), ("pause", "dave"), ("rollback", "dave")])
+def test_a_request_that_is_granted_and_not_carried_out(home: Home, verb: str, by: str, last: bool) -> None:
+    home.batch(home.story.run("dev", "shop-2"))
+    drafts = begun(home)
+    home.story.at = drafts[3].at
+    commit, request = home.ask(verb, "dev", None, by)
+    granted = home.story.judged(commit, request, home.actor(by))
+    later = [draft.model_copy(update={"at": draft.at + timedelta(seconds=1)}) for draft in drafts[4:5]]
+    observed = [d.observed.model_copy(update={"requests": commit}) for d in later]
+    later = [d.model_copy(update={"observed": o}) for d, o in zip(later, observed, strict=True)]
+    home.batch([granted] if last else [granted, *later])
+    assert "request-undone" in codes(home)
+    found = next(one for one in home.verify().findings if one.code == "request-undone")
+    assert found.path.endswith("-request.dsse.json")
+    assert f"{verb} dev" in found.message
+
+
+@pytest.mark.parametrize("accepted", [False, True], ids=["and kept out", "and accepted later"])
+def test_a_good_commit_of_main_that_is_turned_down(home: Home, accepted: bool) -> None:
+    good = home.commit(MAIN, {"releases/fine.yaml": b"x"}, "dave", "Fine")
+    home.batch([home.story.refused(good)])
+    if accepted:
+        home.batch([home.story.accepted(good)])
+    report = home.verify()
+    assert [(one.code, one.rule) for one in report.findings] == [("refusal-unfounded", "main 6")]
+    assert good[:12] in report.findings[0].message
+
+
+def test_a_whole_run_is_told_again_under_another_number(home: Home) -> None:
+    """With the controller's key, all of it signed and chained anew: the same promotion opened one run already."""
+    first = home.story.run("dev", "shop-1")
+    home.batch(first)
+    assert codes(home) == set()
+    home.batch(home.story.run("dev", "shop-1", commit=first[0].detail.commit))
+    found = [one for one in home.verify().findings if one.code == "promotion-unbacked"]
+    assert "was pending" in found[0].message
+    assert "/dev-2-" in found[0].path
