@@ -27,7 +27,7 @@ from controller.ledger import dsse
 from controller.ledger.canonical import canonical, digest, parse
 from controller.model.keys import key_id
 from controller.model.link import LinkSignature, deploy_link
-from controller.model.order import PLAN, STATEMENT_TYPE, ComponentState, Order, Report, Sample, statement_of
+from controller.model.order import PLAN, ComponentState, Order, Report, Sample, statement_of
 from controller.ports import Signer
 
 RETRY_SECONDS = 1.0
@@ -43,7 +43,7 @@ def sign_statement(body: Report | Sample, signer: Signer) -> tuple[str, dict[str
     key, certificate = signing_now(signer)
     if certificate is not None:
         body = body.model_copy(update={"certificate": certificate})
-    data = dsse.sign(canonical(statement_of(body)), STATEMENT_TYPE, key)
+    data = dsse.sign(canonical(statement_of(body)), dsse.STATEMENT_PAYLOAD, key)
     return digest(data), json.loads(data)
 
 
@@ -51,7 +51,7 @@ def sign_deployed(order: Order, signer: Signer) -> LinkSignature | None:
     """This agent's signature over the in-toto link of a deployment that succeeded."""
     key, _ = signing_now(signer)
     payload = canonical(deploy_link(order.run, order.manifest_digest))
-    raw = key.sign_raw(dsse.pae(STATEMENT_TYPE, payload))
+    raw = key.sign_raw(dsse.pae(dsse.STATEMENT_PAYLOAD, payload))
     return LinkSignature(keyid=key_id(key.public_key), sig=base64.b64encode(raw).decode())
 
 

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from controller.core import globs
 from controller.model.documents import Agent, Trust
+from controller.model.sshwire import bare_key
 
 Approvals = tuple[tuple[str, int], ...]
 """(role, count), sorted by role."""
-
-
-def bare_key(key: str) -> str:
-    """A public key without its comment."""
-    return " ".join(key.split(" ", 2)[:2])
 
 
 def agent_bare_keys(document: Agent) -> list[str]:

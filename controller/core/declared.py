@@ -18,6 +18,7 @@ from controller.errors import Invalid, LockgateError, Refused
 from controller.model.agent import Agent
 from controller.model.history import Commit
 from controller.model.order import AgentKey
+from controller.model.sshwire import bare_key
 
 FOLDER = "agents"
 ParseCommit = Callable[[str, bytes], Commit]
@@ -62,8 +63,7 @@ def may_vouch(commit: Commit, trust: TrustState, path: str) -> bool:
 def agent_key(document: Agent) -> AgentKey:
     """The keys that an agent's document lets it sign with."""
     spec = document.spec
-    bare = " ".join(spec.public_key.split()[:2])
-    return AgentKey(spec.environment, bare, spec.cert_authority, spec.previous_keys)
+    return AgentKey(spec.environment, bare_key(spec.public_key), spec.cert_authority, spec.previous_keys)
 
 
 def declared_agents(declared: Declared, trust: TrustState, read_commit: ParseCommit) -> Mapping[str, AgentKey]:

@@ -8,18 +8,17 @@ range names a pre-release of the same major.minor.patch, or when a channel was a
 from __future__ import annotations
 
 import difflib
-import hashlib
 import operator
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-import rfc8785
 import semver
 
 from controller.core.patterns import TAG_LIMIT, safe_pattern
 from controller.errors import Invalid
+from controller.ledger.canonical import canonical, digest
 from controller.model.component import Component, ComponentSpec, Versioning
 from controller.model.release import ReleaseComponent
 
@@ -128,7 +127,7 @@ def choose(
 
 def candidates_digest(candidates: Sequence[str]) -> str:
     """sha256 over the RFC 8785 JSON of the sorted candidate tags."""
-    return "sha256:" + hashlib.sha256(rfc8785.dumps(sorted(candidates))).hexdigest()
+    return digest(canonical(sorted(candidates)))
 
 
 def classify(spec: ComponentSpec, tag: str) -> Candidate:

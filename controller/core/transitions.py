@@ -6,11 +6,11 @@ documentation is generated from this table.
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 from controller.errors import Refused
 
-Phase = Literal[
+OpenPhase = Literal[
     "scheduled",
     "gating",
     "awaiting_approval",
@@ -19,6 +19,8 @@ Phase = Literal[
     "verifying",
     "paused",
     "rolling_back",
+]
+EndPhase = Literal[
     "completed",
     "denied",
     "rejected",
@@ -28,27 +30,10 @@ Phase = Literal[
     "rolled_back",
     "rollback_failed",
 ]
+Phase = OpenPhase | EndPhase
 
-OPEN: Final[tuple[Phase, ...]] = (
-    "scheduled",
-    "gating",
-    "awaiting_approval",
-    "deploying",
-    "evaluating",
-    "verifying",
-    "paused",
-    "rolling_back",
-)
-ENDS: Final[tuple[Phase, ...]] = (
-    "completed",
-    "denied",
-    "rejected",
-    "expired",
-    "superseded",
-    "aborted",
-    "rolled_back",
-    "rollback_failed",
-)
+OPEN: Final[tuple[OpenPhase, ...]] = get_args(OpenPhase)
+ENDS: Final[tuple[EndPhase, ...]] = get_args(EndPhase)
 
 _BEFORE: Final[tuple[Phase, ...]] = ("scheduled", "gating", "awaiting_approval")
 _ROLLING: Final[tuple[Phase, ...]] = ("deploying", "evaluating", "verifying")

@@ -14,7 +14,6 @@ from controller.core.coverage import (
     Approvals,
     agent_bare_keys,
     approvals_for,
-    bare_key,
     covers,
     listed,
     principals_by_key,
@@ -40,6 +39,7 @@ from controller.model.documents import (
 )
 from controller.model.intent import Intent, Loaded
 from controller.model.lock import release_digest
+from controller.model.sshwire import bare_key
 
 
 def assemble(commit: str, files: Files, previous: Intent | None = None) -> Intent:

@@ -6,9 +6,7 @@ from typing import Any
 
 from controller.ledger.statement import statement_model
 from controller.model.entry import KINDS
-
-BASE = "https://lockgate.dev/schemas/v1/evidence/"
-DIALECT = "https://json-schema.org/draft/2020-12/schema"
+from controller.model.schema import DIALECT, schema_id
 
 
 def evidence_schema(kind: str) -> dict[str, Any]:
@@ -19,7 +17,7 @@ def evidence_schema(kind: str) -> dict[str, Any]:
     generated = statement_model(kind).model_json_schema(by_alias=True, mode="serialization")
     return {
         "$schema": DIALECT,
-        "$id": f"{BASE}{kind}.schema.json",
+        "$id": schema_id(f"evidence/{kind}"),
         **_tidied(generated),
         "title": f"Evidence entry: {kind}",
     }

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from controller.errors import Refused
+from controller.errors import LockgateError, Refused
 from controller.ledger import dsse
 from controller.ledger.canonical import parse_canonical
 from controller.model.keys import key_id
 from controller.model.order import AgentKey
 from controller.model.sshcert import certified_key
+from controller.model.sshwire import bare_key
 
 
 def speaks_with(agent: AgentKey, keyid: str) -> bool:
@@ -43,7 +44,7 @@ def check_spoken(parts: dsse.Parts, agent: AgentKey, name: str, at: datetime, ce
 
 def _other_key(keyid: str, agent: AgentKey, name: str, at: datetime, certificate: str | None) -> str:
     for former in agent.previous:
-        known = " ".join(former.public_key.split()[:2])
+        known = bare_key(former.public_key)
         after, before = former.valid_after, former.valid_before
         if key_id(known) == keyid and (after is None or at >= after) and (before is None or at < before):
             return known
@@ -63,6 +64,6 @@ def claimed(parts: dsse.Parts) -> Mapping[str, Any]:
     """The payload of an envelope that nothing has checked yet; empty when it does not read."""
     try:
         value = parse_canonical(parts.payload)
-    except Exception:
+    except LockgateError:
         return {}
     return value if isinstance(value, Mapping) else {}

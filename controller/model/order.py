@@ -20,8 +20,8 @@ from controller.model.trust import TimedKey
 ORDER_TYPE = "application/vnd.lockgate.order.v1+json"
 DELIVERY_TYPE = "application/vnd.lockgate.delivery.v1+json"
 POLL_TYPE = "application/vnd.lockgate.poll.v1+json"
-STATEMENT_TYPE = "application/vnd.in-toto+json"
-"""DSSE payload types: the type is signed with the payload, so no message can stand in for another kind."""
+"""DSSE payload types; statements have `ledger.dsse.STATEMENT_PAYLOAD`. The type is signed with the payload, so no
+message can stand in for another kind."""
 
 STATEMENT_V1 = "https://in-toto.io/Statement/v1"
 REPORT_PREDICATE = "https://lockgate.dev/evidence/report/v1"

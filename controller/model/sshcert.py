@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 from controller.errors import Invalid, Refused
 from controller.model.keys import public_key
-from controller.model.sshwire import Reader, string
+from controller.model.sshwire import Reader, bare_key, string
 
 CERTIFICATE = "ssh-ed25519-cert-v01@openssh.com"
 MOST_BYTES = 16_384
@@ -132,7 +132,7 @@ def certified_key(text: str, authority: str, name: str, at: datetime) -> str:
     "certificate-expired").
     """
     found = read_certificate(text)
-    wanted = " ".join(authority.split()[:2])
+    wanted = bare_key(authority)
     if found.authority != wanted:
         raise _refuse(
             "certificate-authority", "another authority certified the key", wanted[:60], found.authority[:60]

@@ -1,4 +1,5 @@
-"""The fields that SSH's binary formats are made of (RFC 4251, section 5), read strictly and written."""
+"""SSH's own forms: public key lines, and the fields of its binary formats (RFC 4251, section 5), read strictly
+and written."""
 
 from __future__ import annotations
 
@@ -60,3 +61,8 @@ def string(data: bytes) -> bytes:
 def magnitude(value: int) -> bytes:
     """The bytes of a number that is not negative, as an mpint holds them: the first bit is no sign."""
     return value.to_bytes(value.bit_length() // 8 + 1, "big") if value else b""
+
+
+def bare_key(line: str) -> str:
+    """A public key line without its comment."""
+    return " ".join(line.split()[:2])

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
-from controller.core.coverage import bare_key
 from controller.core.parse import parse
 from controller.core.trust import OWNERS, TRUST_NAMESPACE, Member, TrustState, VerifySsh
 from controller.errors import UsageError
 from controller.model.documents import Agent
+from controller.model.sshwire import bare_key
 from controller.model.trustroot import TrustRoot
 from controller.ports import Repo
 from controller.uses.trust_chain import trust_history

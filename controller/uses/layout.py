@@ -7,15 +7,14 @@ from datetime import datetime
 
 from controller.core.demand import Demand, demand_of
 from controller.core.parse import parse
-from controller.core.trust import CONTROLLER, TrustState
+from controller.core.trust import CONTROLLER, OWNERS, TrustState
 from controller.errors import Invalid
 from controller.model.agent import Agent
 from controller.model.documents import TRUST_PATH
 from controller.model.layout import FOREVER, LayoutTerms
 from controller.model.link import LAYOUT_PATH
+from controller.model.sshwire import bare_key
 from controller.ports import Repo
-
-OWNERS = "owners"
 
 
 def layout_path(environment: str | None) -> str:
@@ -73,9 +72,7 @@ def terms_of(
     here = [agent for agent in agents if environment in (None, agent.spec.environment)]
     certified = tuple(certified_agents(here, environment))
     found = {
-        agent.metadata.name: " ".join(agent.spec.public_key.split()[:2])
-        for agent in here
-        if not agent.spec.cert_authority
+        agent.metadata.name: bare_key(agent.spec.public_key) for agent in here if not agent.spec.cert_authority
     }
     if certified and not found:
         raise Invalid(

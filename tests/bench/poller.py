@@ -12,7 +12,7 @@ from controller.demo.stage import Stage
 from controller.errors import LockgateError
 from controller.ledger import dsse
 from controller.ledger.canonical import canonical, digest
-from controller.model.order import PLAN, STATEMENT_TYPE, ComponentState, Order, Report, statement_of
+from controller.model.order import PLAN, ComponentState, Order, Report, statement_of
 from controller.model.trustroot import TrustRoot
 from tests.support.logs import client_of
 
@@ -104,5 +104,5 @@ class Poller:
             started=now,
             finished=now,
         )
-        data = dsse.sign(canonical(statement_of(report)), STATEMENT_TYPE, self._signer)
+        data = dsse.sign(canonical(statement_of(report)), dsse.STATEMENT_PAYLOAD, self._signer)
         self._unsent[digest(data)] = json.loads(data)

@@ -18,7 +18,6 @@ from controller.ledger.canonical import canonical, digest
 from controller.model.keys import key_id
 from controller.model.order import (
     ORDER_TYPE,
-    STATEMENT_TYPE,
     AgentKey,
     LogState,
     Order,
@@ -170,7 +169,7 @@ class ScriptedAgent:
         )
 
     def say(self, body: Report | Sample) -> None:
-        data = dsse.sign(canonical(statement_of(body)), STATEMENT_TYPE, self.signer)
+        data = dsse.sign(canonical(statement_of(body)), dsse.STATEMENT_PAYLOAD, self.signer)
         self.unsent[digest(data)] = json.loads(data)
 
     def stop(self) -> None:
@@ -247,7 +246,7 @@ def test_an_order_is_answered_by_one_verified_report(rig: Rig) -> None:
     (statement,) = rig.hub.inbox()
     assert (statement.agent, statement.kind, statement.digest) == ("web-1", "report", digest(statement.envelope))
     key = rig.key("web-1").public_key
-    assert dsse.open_envelope(statement.envelope, {key_id(key): key}).payload_type == STATEMENT_TYPE
+    assert dsse.open_envelope(statement.envelope, {key_id(key): key}).payload_type == dsse.STATEMENT_PAYLOAD
     assert rig.woken.is_set()
     assert rig.hub.delivered().keys() == {order.order_id}
     assert rig.hub.seen().keys() == {"web-1"}

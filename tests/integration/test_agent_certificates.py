@@ -21,7 +21,7 @@ from controller.ledger.cosign import attach, cosign, witnesses
 from controller.ledger.log import origin_of
 from controller.model.keys import key_id
 from controller.model.link import link_name
-from controller.model.order import POLL_TYPE, STATEMENT_TYPE, AgentKey, Cosignature, Poll, Sample, statement_of
+from controller.model.order import POLL_TYPE, AgentKey, Cosignature, Poll, Sample, statement_of
 from controller.model.sshcert import certified_key, read_certificate
 from controller.model.trust import TimedKey
 from controller.model.trustroot import TrustRoot
@@ -155,7 +155,7 @@ class Caller:
         self, signer: FileSigner, certificate: str | None, at: datetime = NOW, run: str | None = "r"
     ) -> bytes:
         said = Sample(agent="web-1", environment="dev", run=run, sequence=1, at=at, certificate=certificate)
-        return dsse.sign(canonical(statement_of(said)), STATEMENT_TYPE, signer)
+        return dsse.sign(canonical(statement_of(said)), dsse.STATEMENT_PAYLOAD, signer)
 
     def poll(self, signer: FileSigner, certificate: str | None, *statements: bytes, at: datetime = NOW) -> int:
         """How many statements one accepted poll brought."""

@@ -24,7 +24,6 @@ from controller.ledger import dsse
 from controller.ledger.canonical import canonical
 from controller.model.order import (
     POLL_TYPE,
-    STATEMENT_TYPE,
     Delivery,
     Poll,
     Sample,
@@ -123,7 +122,7 @@ def test_what_is_no_poll_is_refused(world: World, body: bytes) -> None:
 
 def test_another_payload_type_is_no_poll(world: World) -> None:
     payload = dsse.split(poll(world)).payload
-    status, answer = post(world, dsse.sign(payload, STATEMENT_TYPE, world.key("web-1")))
+    status, answer = post(world, dsse.sign(payload, dsse.STATEMENT_PAYLOAD, world.key("web-1")))
     assert (status, answer["code"]) == (400, "poll-malformed")
 
 
@@ -141,7 +140,7 @@ def sample(agent: str, sequence: int) -> Sample:
 
 
 def signed(body: Sample, signer: FileSigner) -> dict[str, Any]:
-    return dict(json.loads(dsse.sign(canonical(statement_of(body)), STATEMENT_TYPE, signer)))
+    return dict(json.loads(dsse.sign(canonical(statement_of(body)), dsse.STATEMENT_PAYLOAD, signer)))
 
 
 def test_statements_that_do_not_hold_are_dropped_and_the_others_kept(world: World) -> None:
@@ -150,7 +149,7 @@ def test_statements_that_do_not_hold_are_dropped_and_the_others_kept(world: Worl
     borrowed = signed(sample("web-2", 2), own)
     good = signed(sample("web-1", 3), own)
     twisted = json.loads(
-        dsse.sign(canonical({**statement_of(sample("web-1", 4)), "subject": [1]}), STATEMENT_TYPE, own)
+        dsse.sign(canonical({**statement_of(sample("web-1", 4)), "subject": [1]}), dsse.STATEMENT_PAYLOAD, own)
     )
     client(world).poll(0, [forged, borrowed, twisted, {"payload": "?"}, good])
     assert [s.body.sequence for s in world.hub.inbox()] == [3]

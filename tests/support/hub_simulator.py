@@ -12,7 +12,6 @@ from controller.ledger import dsse
 from controller.ledger.canonical import canonical, digest
 from controller.model.order import (
     PLAN,
-    STATEMENT_TYPE,
     AgentKey,
     AgentStatement,
     ComponentState,
@@ -213,7 +212,7 @@ class HubSimulator:
         )
 
     def _say(self, body: Report | Sample, agent: str) -> None:
-        data = dsse.sign(canonical(statement_of(body)), STATEMENT_TYPE, self._signers[agent])
+        data = dsse.sign(canonical(statement_of(body)), dsse.STATEMENT_PAYLOAD, self._signers[agent])
         kind: Literal["report", "sample"] = "report" if isinstance(body, Report) else "sample"
         self._inbox[digest(data)] = AgentStatement(agent, kind, digest(data), data, body)
         self._wake()

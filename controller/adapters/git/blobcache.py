@@ -91,14 +91,9 @@ class BlobCache:
             return not values
         rows = [(self._version, key, value, _sum(value)) for key, value in values.items()]
         try:
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
+            with self._db:  # committed at the end, taken back on any error
+                self._db.execute("BEGIN IMMEDIATE")
                 self._db.executemany("INSERT OR REPLACE INTO cache VALUES (?, ?, ?, ?)", rows)
-                self._db.execute("COMMIT")
-            except BaseException:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                raise
         except sqlite3.Error as error:
             self._failed(error)
             return False

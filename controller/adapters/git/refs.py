@@ -131,6 +131,7 @@ class RefFiles:
                     reached("swap-locked")
                     lock.rename(target)
                 except BaseException:
+                    # Not in a `finally`: once it was renamed, a lock of that name is somebody else's.
                     lock.unlink(missing_ok=True)
                     raise
                 reached("swap-moved")

@@ -14,13 +14,12 @@ from typing import Any
 
 from controller.errors import LockgateError, Refused
 from controller.ledger.canonical import canonical, digest, parse_canonical
-from controller.ledger.dsse import split
+from controller.ledger.dsse import STATEMENT_PAYLOAD, split
 from controller.ledger.speaker import check_spoken, claimed
 from controller.model.keys import key_id
 from controller.model.order import (
     MAX_CLOCK_SKEW,
     POLL_TYPE,
-    STATEMENT_TYPE,
     AgentKey,
     AgentStatement,
     Approving,
@@ -246,12 +245,12 @@ class Mailbox:
     def _remember_refused(self, data: bytes, code: str) -> None:
         """Note whom a refused poll claims to be, for people to see: nothing is decided by it."""
         try:
-            claimed = parse_canonical(split(data).payload)["agent"]
-        except (LockgateError, ValueError, KeyError, TypeError):
+            name = claimed(split(data)).get("agent")
+        except LockgateError:
             return
         with self._lock:
-            if isinstance(claimed, str) and claimed in self._boxes:
-                self._refused[claimed] = code
+            if isinstance(name, str) and name in self._boxes:
+                self._refused[name] = code
 
     def _accept(self, data: bytes, now: datetime, monotonic: float) -> tuple[Poll, list[str]]:
         parts = split(data)
@@ -347,7 +346,7 @@ class Mailbox:
             try:
                 data = canonical(value)
                 parts = split(data)
-                if parts.payload_type != STATEMENT_TYPE:
+                if parts.payload_type != STATEMENT_PAYLOAD:
                     continue
                 body = body_of(parse_canonical(parts.payload))
                 check_spoken(parts, key, name, body.said_at, body.certificate)
