@@ -139,7 +139,7 @@ class Reconciler:
             self.ledger = self._restarts.go_on(tips, remembered, stalled, now, self._check_signer)
             assert self.ledger.commit is not None
             self._evidence.restarted(self.ledger.commit)
-            self.parts.log.restart()
+            self._visible.restart()
             self._reload()
             self._read(replace(tips, evidence=self.ledger.commit))
 

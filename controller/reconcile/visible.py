@@ -25,6 +25,11 @@ class Visible:
         if ledger.commit is not None:
             self._log.update(ledger.log, partial(_file, self._repo, ledger.commit))
 
+    def restart(self) -> None:
+        """The log goes on from another place: nothing that was chosen of the former one is of it."""
+        self._log.restart()
+        self._chosen.clear()
+
     def facts(self, ledger: Ledger, intent: Intent) -> LogFacts:
         """What others know of the log. The checkpoint to be time-stamped or published stays the same while
         somebody is asked, however the log grows meanwhile."""

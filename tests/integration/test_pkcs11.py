@@ -147,6 +147,11 @@ def test_what_is_wrong_is_named_with_its_cure(
         assert "token=contract" in caught.value.got
 
 
+def test_an_address_may_be_longer_than_a_file_s_name(pin: Path) -> None:
+    with pytest.raises(Invalid, match="token-missing"):
+        open_signer(address("x" * 300, "any", pin))
+
+
 @pytest.mark.parametrize("mode", [0o640, 0o604])
 def test_a_pin_file_open_to_others_is_refused(mode: int, pin: Path) -> None:
     pin.chmod(mode)

@@ -19,6 +19,9 @@ from controller.core.parse import parse
 from controller.ledger.log import CHECKPOINT, checkpoint_of, read_checkpoint
 from controller.ledger.rekor import Logged, check_logged
 from controller.model import entry as e
+from controller.reconcile.logbook import LogBook
+from controller.reconcile.visible import Visible
+from controller.uses.view import intent_at
 from tests.integration.test_transparency import PROJECT, TRUST, events, lockgate
 from tests.support.agents import SystemClock
 from tests.support.flow import Flow, flow, until
@@ -242,6 +245,24 @@ def test_a_false_entry_is_found(home: Home, log: RekorLog, lie: str) -> None:
     tamper, code = LIES[lie]
     tamper(home, log)
     assert codes(home) == {code}
+
+
+def test_what_was_chosen_stays_while_it_is_asked_for_and_ends_with_its_log(home: Home) -> None:
+    text = f"{PROJECT}spec: {json.dumps({'publication': {'log': 'public', 'url': 'https://log.example.com'}})}\n"
+    intent = intent_at(home.repo, home.documents({"lockgate.yaml": text.encode()}))
+    visible = Visible(home.repo, LogBook(home.root, home.controller))
+
+    def chosen() -> tuple[int, bytes] | None:
+        visible.show(home.ledger)
+        return visible.facts(home.ledger, intent).publish
+
+    first = chosen()
+    assert first is not None and first[0] == home.ledger.log.size
+    home.release("shop-2")
+    assert chosen() == first
+    visible.restart()
+    again = chosen()
+    assert again is not None and again[0] == home.ledger.log.size > first[0]
 
 
 def test_a_log_s_address_is_checked() -> None:

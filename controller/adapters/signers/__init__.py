@@ -42,7 +42,8 @@ def open_signer(address: str | os.PathLike[str], environ: Mapping[str, str] | No
             cure="put the key's text into a file of mode 0600 or an environment variable, and name that",
         )
     scheme, colon, rest = text.partition(":")
-    if not colon or "/" in scheme or "." in scheme or Path(text).exists():
+    named = scheme == "pkcs11"  # never a path, and longer than a file's name may be
+    if not colon or "/" in scheme or "." in scheme or (not named and Path(text).exists()):
         return FileSigner(text, passphrase_from(known))
     if scheme == "file":
         return FileSigner(rest.removeprefix("//") or ".", passphrase_from(known))
