@@ -18,7 +18,10 @@ def main() -> None:
     gc.set_threshold(_GARBAGE)
     from controller.cli.app import run
 
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    # Nor is what goes with the process looked through once more on the way out.
+    gc.freeze()
+    sys.exit(code)
 
 
 if __name__ == "__main__":
