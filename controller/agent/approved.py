@@ -72,7 +72,7 @@ class Approved:
         """The code for which orders of this controller are refused now."""
 
     def check(self, order: Order, sent: Approving | None) -> None:
-        """Take note of what an order rests on. Raises Refused("order-unapproved")."""
+        """Take note of what an order rests on. Raises as `authority_of`."""
         if self._taken(order.id):
             return
         with self._lock:

@@ -16,12 +16,14 @@ from typing import Any, Literal, TypeVar
 
 from controller.core.approvals import Given, approval_subject, tally
 from controller.core.attribution import approves_here, signed_at
-from controller.core.carried import Carried, unapproved
+from controller.core.calendar import open_between
+from controller.core.carried import Carried, outside_window, unapproved
 from controller.core.declared import ParseCommit, may_vouch
 from controller.core.judge import Ground, judge_step
 from controller.core.orderparts import FIRST_ROLES, checks_of, run_of
 from controller.core.parse import parse
 from controller.core.requests import judge_request, read_request, request_path
+from controller.core.rollout import DEFAULT_DEADLINE, stage_deadline
 from controller.core.steps import Step, Terms
 from controller.core.trust import TrustState, VerifySsh, key_id
 from controller.errors import Invalid
@@ -102,7 +104,7 @@ def content_of(order: Order) -> str:
 
 
 def authority_of(order: Order, sent: Approving | None, own: Standpoint) -> Authority:
-    """Why this order may be carried out. Raises Refused("order-unapproved").
+    """Why this order may be carried out. Raises Refused("order-unapproved" | "order-outside-window").
 
     A check compares and answers; only one that runs commands is judged. A rollback may always lead back to what
     this agent took before.
@@ -152,6 +154,8 @@ class _Judged:
             rules = None
         elif own.rules is not None and own.rules.blob != blob:
             self._not_before(path, at, own.rules.at)
+        if order.action == "deploy":
+            self._in_window(place)
         asked = self._asked(place)
         required = bool(asked.count or asked.roles or own.trust.approvals_for(self._slot))
         if order.action == "check":
@@ -178,6 +182,26 @@ class _Judged:
         if self._order.action == "rollback" or self._sent.rollback is not None:
             changes["expires_after"] = None
         return asked.model_copy(update=changes)
+
+    def _in_window(self, place: Environment) -> None:
+        """The environment may be changed now, or could when the stage can have begun: its first orders are given
+        within the windows and have until its deadline, and those after its migrations once more as long. Nothing
+        holds up going back."""
+        windows, now = place.spec.windows, self._own.now
+        try:
+            if not windows or open_between(windows, now, now) or self._going_back() is not None:
+                return
+            strategy = self._vouched(f"strategies/{place.spec.strategy}.yaml", Strategy)[0]
+            stages = range(len(strategy.spec.stages))
+            longest = max((stage_deadline(strategy, stage) for stage in stages), default=DEFAULT_DEADLINE)
+            if open_between(windows, now - 2 * longest - _SKEW, now + _SKEW):
+                return
+        except (KeyError, ValueError) as error:  # a time zone or a schedule that this host does not know
+            raise outside_window("windows that can be read here", str(error)[:100], place.metadata.name) from error
+        said = ", ".join(f"{one.kind} {one.schedule} {one.time_zone}" for one in windows)
+        raise outside_window(
+            f"a time within {said[:200]}", now.isoformat(timespec="seconds"), f"order {self._order.id}"
+        )
 
     def _check(self, place: Environment, rules: Rules | None) -> Authority:
         strategy = self._vouched(f"strategies/{place.spec.strategy}.yaml", Strategy)[0]

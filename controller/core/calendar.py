@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from cronsim import CronSim
+
+from controller.model.environment import Window
+
+MOST_CHANGES = 1_000
+"""Openings and ends of one window that are looked at in one stretch of time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,3 +43,28 @@ def _first(firings: CronSim, at_most: datetime) -> datetime | None:
         if instant <= at_most:
             return instant
     return None
+
+
+def open_between(windows: Sequence[Window], since: datetime, until: datetime) -> bool:
+    """Whether some instant of a stretch of time lies within the windows: in an allowed one, if there are any, and
+    in none that is denied."""
+    moments = {since, until}
+    for window in windows:
+        moments.update(_changes(window, since, until))
+    return any(_open_at(windows, moment) for moment in moments)
+
+
+def _open_at(windows: Sequence[Window], at: datetime) -> bool:
+    state = [(one.kind, span_at(one.schedule, one.duration, one.time_zone, at).is_open) for one in windows]
+    allowed = [is_open for kind, is_open in state if kind == "allow"]
+    return (any(allowed) or not allowed) and ("deny", True) not in state
+
+
+def _changes(window: Window, since: datetime, until: datetime) -> Iterator[datetime]:
+    """When a window opens and ends in a stretch of time."""
+    at: datetime | None = since
+    for _ in range(MOST_CHANGES):
+        at = span_at(window.schedule, window.duration, window.time_zone, at).changes if at is not None else None
+        if at is None or at > until:
+            return
+        yield at

@@ -34,6 +34,19 @@ def unapproved(expected: str, got: str, where: str = "") -> Refused:
     )
 
 
+def outside_window(expected: str, got: str, where: str = "") -> Refused:
+    """The refusal of an order for which it is not the time."""
+    return Refused(
+        "order-outside-window",
+        "the order does not come at a time at which this environment may be changed",
+        where=where,
+        expected=expected,
+        got=got,
+        cure="see what `lockgate why` says of the run; if it knows nothing of this order, the controller's key is "
+        "in wrong hands",
+    )
+
+
 class Carried:
     """A `merges.History` of carried objects. Only `paths` differ between trees: the others were not sent.
 

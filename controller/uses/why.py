@@ -27,7 +27,7 @@ from controller.uses.published import unpublished
 from controller.uses.shapes import BlockerShape, WhyShape
 from controller.uses.view import Unanswered, View
 
-_OWN = frozenset({"order-unapproved", "log-inconsistent", "split-view"})
+_OWN = frozenset({"order-unapproved", "order-outside-window", "log-inconsistent", "split-view"})
 """What agents say themselves of the orders that they are shown."""
 HEALTHY = ("running", "starting")
 

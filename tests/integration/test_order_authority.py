@@ -33,6 +33,8 @@ from tests.support.flow import SOURCE, Flow, environment
 from tests.support.site import Site, quiet
 
 ROLES = {"count": 2, "roles": {"reviewers": 1, "operators": 1}, "expiresAfter": "48h"}
+LEAP = {"kind": "deny", "schedule": "0 0 29 2 *", "duration": "1h"}
+"""Nothing is changed in an hour that leap years have."""
 TRUST = (
     (SOURCE / "trust" / "trust.yaml.j2")
     .read_text()
@@ -85,7 +87,9 @@ class Given:
 def given(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Given]:
     folder = tmp_path_factory.mktemp("authority")
     files = {
-        "environments/prod.yaml": environment("prod", approvals=ROLES, variables={"LEVEL": "info"}),
+        "environments/prod.yaml": environment(
+            "prod", approvals=ROLES, variables={"LEVEL": "info"}, windows=[LEAP]
+        ),
         "environments/staging.yaml": environment("staging", approvals={"count": 1}),
         "trust/trust.yaml.j2": TRUST,
     }
@@ -275,6 +279,27 @@ def test_rules_and_promotions_never_go_back(given: Given) -> None:
     assert "older" in given.refuses(promoted=later)
     rollback = given.order.model_copy(update={"action": "rollback"})
     assert given.judge(rollback, promoted=later, rules=Rules("0" * 40, later)).promoted is None
+
+
+@pytest.mark.parametrize(
+    ("hour", "taken"), [("23:59", True), ("00:03", True), ("00:20", False), ("00:54", False), ("00:56", True)]
+)
+def test_outside_the_windows_nothing_is_taken_but_the_way_back(given: Given, hour: str, taken: bool) -> None:
+    """A stage that began within the windows has until its deadline, and clocks differ."""
+    day = "2028-02-28" if hour > "12" else "2028-02-29"
+    now = datetime.fromisoformat(f"{day}T{hour}:00+00:00")
+    own: dict[str, Any] = {"now": now, "first_seen": lambda _: now}
+    if taken:
+        assert given.judge(**own).approvals
+    else:
+        with pytest.raises(Refused, match="deny 0 0 29 2") as caught:
+            given.judge(**own)
+        assert caught.value.code == "order-outside-window"
+        # Who leaves the strategy out, by which the stage's time is known, gains nothing.
+        left = {path: oid for path, oid in given.sent.vouched.items() if not path.startswith("strategies/")}
+        assert "strategies/" in given.refuses(sent=given.sent.model_copy(update={"vouched": left}), **own)
+    rollback = given.order.model_copy(update={"action": "rollback"})
+    assert given.judge(rollback, **own).approvals
 
 
 def test_what_ran_here_may_be_gone_back_to_without_asking(given: Given) -> None:

@@ -19,23 +19,32 @@ from controller.adapters.git.people import swap, write_commit
 from controller.adapters.hub.http import HttpHub
 from controller.demo.stage import slot_file
 from controller.ledger import dsse
+from controller.ledger.append import load_open
 from controller.ledger.canonical import canonical, parse
 from controller.model.lock import manifest_digest
 from controller.model.order import ORDER_TYPE, AgentKey, Approving, Order, PreparedOrder, order_id
 from controller.model.trustroot import TrustRoot
-from controller.uses.approving import Bundle
+from controller.uses.approving import Approvals, Bundle
 from controller.uses.trust_chain import build_chain
+from controller.uses.view import view
 from controller.wiring.people import commit_on, merge_branch
 from tests.support.agents import SystemClock
-from tests.support.flow import Flow, environment, strategy, until
+from tests.support.flow import SOURCE, Flow, environment, strategy, until
 from tests.support.light_agent import LightAgent
 from tests.support.logs import MemoryLog
 from tests.support.site import Site, quiet
 
 LOSES = "    - {percent: 100, minHealthyTime: 200ms, deadline: 2s}\n"
+TRUST = (SOURCE / "trust" / "trust.yaml.j2").read_text()
+NEVER = {"schedule": "0 0 29 2 *", "duration": "1h"}
+"""But for an hour of leap years."""
+ALWAYS = {"kind": "allow", "schedule": "* * * * *", "duration": "1h"}
 FILES = {
     "environments/prod.yaml": environment("prod", approvals={"count": 1, "roles": {"reviewers": 1}}),
     "strategies/prod.yaml": strategy("prod", LOSES),
+    "trust/trust.yaml.j2": TRUST.replace("{dev,staging}", "{dev,night,day}"),
+    "environments/night.yaml": environment("night", windows=[{**NEVER, "kind": "allow"}]),
+    "environments/day.yaml": environment("day", windows=[ALWAYS, {**NEVER, "kind": "deny"}]),
 }
 
 
@@ -110,7 +119,8 @@ class Thief:
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Thief]:
     """Two releases of prod that people approved one after the other, as their orders were given."""
-    flow = Flow(tmp_path_factory.mktemp("thief"), {"web-1": "prod", "web-2": "prod", "dev-1": "dev"}, files=FILES)
+    agents = {"web-1": "prod", "web-2": "prod", "dev-1": "dev", "night-1": "night", "day-1": "day"}
+    flow = Flow(tmp_path_factory.mktemp("thief"), agents, files=FILES)
     site = Site(flow.stage.folder)
     delivered: list[PreparedOrder] = []
     controller = site.controller()
@@ -122,8 +132,9 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Thief]:
             assert quiet(controller) == ""
             flow.promote("prod", release)
             assert quiet(controller) == ""
-        flow.promote("dev", release)
-        assert quiet(controller) == ""
+        for place in ("dev", "night", "day"):
+            flow.promote(place, release)
+            assert quiet(controller) == ""
     finally:
         controller.close()
     thief = Thief(flow, delivered)
@@ -184,11 +195,11 @@ def at(shop: Thief, target: str) -> list[int]:
     return [place for place, one in enumerate(shop.honest) if one.agent == target]
 
 
-def refused(agent: LightAgent, order: Order) -> None:
+def refused(agent: LightAgent, order: Order, code: str = "order-unapproved") -> None:
     """The agent says so, writes it down, and touches nothing."""
-    until("the refusal", lambda: any(one.startswith("order-unapproved") for one in agent.said))
+    until("the refusal", lambda: any(one.startswith(code) for one in agent.said))
     lines = [json.loads(line) for line in (agent.directory / "journal.jsonl").read_text().splitlines()]
-    assert {(line["order"], line.get("refused")) for line in lines} == {(order.id, "order-unapproved")}
+    assert {(line["order"], line.get("refused")) for line in lines} == {(order.id, code)}
     assert not (agent.directory / "executions.log").exists()
     assert not (agent.directory / "running.json").exists()
     agent.said.clear()
@@ -280,6 +291,35 @@ def test_an_environment_that_asks_for_nothing_says_so_under_a_persons_signature(
     refused(agent, order)
     shop.hub.cancel([order.id])
     order, approving = shop.order(place, **swapped(order))
+    shop.send(order, approving)
+    executed(agent, order)
+
+
+def waiting(shop: Thief, environment: str) -> Approving:
+    """What the orders of a run would carry that waits for its window."""
+    people, root = shop.flow.people, shop.root
+    found = view(people)
+    tip, run = found.tips.evidence or "", found.runs[environment]
+    assert run.gates is not None and run.gates.aggregate == "WAIT"
+    entries = load_open(people, tip)[2][run.id]
+    approvals = Approvals(people, root, found.trust, found.accepted or "", datetime.now(UTC))
+    return approvals.of_run(entries, tip, ())
+
+
+def test_a_stolen_key_deploys_nothing_outside_the_windows(shop: Thief) -> None:
+    """The run was promoted by people, and waits for its window; the thief does not."""
+    (place,), (day,) = at(shop, "dev-1"), at(shop, "day-1")
+    assert not at(shop, "night-1")
+    agent = shop.agent("night-1")
+    order, _ = shop.order(place, environment="night", target="night-1")
+    approving = waiting(shop, "night")
+    shop.send(order, approving)
+    refused(agent, order, "order-outside-window")
+    until("the controller is told", lambda: shop.hub.refused().get("night-1") == "order-outside-window")
+    shop.hub.cancel([order.id])
+    # In an environment whose windows are open now, the same is carried out.
+    agent = shop.agent("day-1")
+    order, approving = shop.order(day)
     shop.send(order, approving)
     executed(agent, order)
 
