@@ -5,19 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from controller.core.run import Recorded, Run, apply
-from controller.errors import Refused
+from controller.core.run import Recorded, Run
 from controller.model.entry import Deployed, Evaluated, Ordered, RolledBack, Sealed, Verified
 
 
-def illegal(run: Run, entry: Recorded) -> str | None:
-    """Why a run may not take this entry as its next, or None. Beside the table (`core.transitions`): what is
-    ordered follows from the plan and from verdicts that passed, what came back answers what was ordered, and
+def unfounded(run: Run, entry: Recorded) -> str | None:
+    """Why a run may not take this entry as its next although the table (`core.transitions`) lets it, or None: what
+    is ordered follows from the plan and from verdicts that passed, what came back answers what was ordered, and
     each end has the reason that it names."""
-    try:
-        apply(run, entry)
-    except Refused as error:
-        return error.what
     rule = _RULES.get(type(entry.detail))
     return rule(run, entry) if rule is not None else None
 

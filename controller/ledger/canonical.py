@@ -117,9 +117,9 @@ def is_plain(value: Any) -> bool:
             for key in item:
                 if type(key) is not str or not key.isascii():
                     return False
-            items.extend(item.values())
+            items += [one for one in item.values() if type(one) is not str]
         elif kind is list or kind is tuple:
-            items.extend(item)
+            items += [one for one in item if type(one) is not str]
         elif kind is int:
             if not -MAX_INT <= item <= MAX_INT:
                 return False

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import base64
 import fnmatch
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from controller.errors import LockgateError
@@ -174,9 +176,11 @@ def _of(entries: Iterable[Entry], *kinds: str) -> dict[str, str]:
 
 
 def _below(files: Mapping[str, str], folder: str, *patterns: str) -> dict[str, str]:
-    start = len(folder) + 1
-    return {
-        path: value
-        for path, value in files.items()
-        if any(fnmatch.fnmatchcase(path[start:], pattern) for pattern in patterns)
-    }
+    start, match = len(folder) + 1, _matching(*patterns)
+    return {path: value for path, value in files.items() if match(path, start)}
+
+
+@cache
+def _matching(*patterns: str) -> Callable[[str, int], object]:
+    """Whether a path from a place on fits one of the patterns."""
+    return re.compile("|".join(map(fnmatch.translate, patterns))).match

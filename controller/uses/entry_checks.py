@@ -14,7 +14,6 @@ from typing import Any
 
 from controller.core.effects import agent_key
 from controller.core.gates import decision_digest
-from controller.core.legal import illegal
 from controller.core.parse import parse
 from controller.core.rolling import result_of
 from controller.core.run import Run
@@ -46,7 +45,7 @@ from controller.model.entry import (
     Wire,
     predicate_type,
 )
-from controller.model.history import Change, Commit
+from controller.model.history import Commit
 from controller.model.lock import ReleaseLock
 from controller.model.order import AgentKey, Report
 from controller.ports import Repo
@@ -73,20 +72,22 @@ _BESIDE = re.compile(r"(inputs|reports|logs|links)/[A-Za-z0-9._-]+")
 @dataclass(frozen=True, slots=True)
 class Subject:
     """One entry under examination: `statement` is what it was read from, `records` and `blobs` are what its commit
-    added and the bytes, `run` is its run as it was before it, None where that cannot be followed."""
+    added and the bytes, `keyid` names the key that signed it, `run` is its run before it, None where that is not
+    followed."""
 
     commit: Commit
     entry: Entry
     statement: Mapping[str, Any]
     place: Place
-    records: Sequence[Change]
+    records: Sequence[str]
     blobs: Mapping[str, bytes]
+    keyid: str
     run: Run | None
 
     def beside(self, folder: str) -> Iterator[tuple[str, bytes]]:
         """(path, bytes) of what the commit added to a folder of the run."""
         prefix = f"{self.place.folder}/{folder}/"
-        return ((c.path, self.blobs[c.path]) for c in self.records if c.path.startswith(prefix))
+        return ((path, self.blobs[path]) for path in self.records if path.startswith(prefix))
 
 
 class Seen:
@@ -193,8 +194,7 @@ def records_belong(seen: Seen, subject: Subject) -> Iterator[Problem]:
     """Beside its entry a commit adds only files of the same run, and artifacts named by their digest and entry."""
     entry, folder = subject.entry, subject.place.folder
     named = set(entry.detail.artifacts.values()) if isinstance(entry.detail, Inputs) else set()
-    for change in subject.records:
-        path = change.path
+    for path in subject.records:
         artifact = artifact_digest(path)
         if artifact is not None:
             if digest(subject.blobs[path]) != artifact:
@@ -372,9 +372,7 @@ def decisions_replay(seen: Seen, subject: Subject) -> Iterator[Problem]:
     entry, folder = subject.entry, f"{subject.place.folder}/"
     if isinstance(entry.detail, (Gates, Evaluated)):
         files = {
-            c.path.removeprefix(folder): subject.blobs[c.path]
-            for c in subject.records
-            if c.path.startswith(folder)
+            path.removeprefix(folder): subject.blobs[path] for path in subject.records if path.startswith(folder)
         }
         yield from seen.replay.check(entry, files)
     seen.replay.add(entry)
@@ -382,7 +380,7 @@ def decisions_replay(seen: Seen, subject: Subject) -> Iterator[Problem]:
 
 def replays_hold(seen: Seen, subject: Subject) -> Iterator[Problem]:
     """A recorded replay was asked for, and says what comes out."""
-    yield from seen.replays(subject.commit, subject.entry.path, subject.entry.detail)
+    yield from seen.replays(subject.commit.id, subject.entry.path, subject.entry.detail)
 
 
 def people_asked(seen: Seen, subject: Subject) -> Iterator[Problem]:
@@ -409,7 +407,7 @@ def pins_hold(seen: Seen, subject: Subject) -> Iterator[Problem]:
 
 def steps_are_legal(seen: Seen, subject: Subject) -> Iterator[Problem]:
     """A run goes only where the controller's own state machine lets it, for the reasons that it has."""
-    why = illegal(subject.run, subject.entry) if subject.run is not None else None
+    why = seen.replay.illegal(subject.entry)
     if why is not None:
         yield "transition-illegal", subject.entry.path, why
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
 
 from controller.core.trust import CONTROLLER, TrustState
 from controller.errors import Invalid, LockgateError, Refused
@@ -50,6 +49,8 @@ __all__ = ["Edge", "Facts", "Ground", "Walk", "blob_id", "edge_at", "holds_contr
 RECORDS = ("runs/", "events/", "artifacts/")
 DERIVED = ("open/", "state/")
 _FILE = 0o100644
+AHEAD = 64
+"""Entries that are read before they are walked."""
 
 
 class Walk:
@@ -67,15 +68,17 @@ class Walk:
         self._holes: set[str] = set()
         """Open runs of which an entry could not be read: their chains and seals cannot be rebuilt."""
         self._seen = Seen(repo, ground.ask, ground.trusts, ground.project)
-        self._prover = Prover(repo, None)
+        self._prover = Prover(repo, None, None, {})
         self._keys: dict[int, list[tuple[str, str, TrustState]]] = {}
         self.facts = Facts()
         self.findings: list[Finding] = []
 
     def run(self, commits: Sequence[str], progress: Callable[[], None] | None = None) -> Edge:
         """Walk the commits in order; findings and facts gather here. Returns the edge it ends in."""
-        self._prover = Prover(self._repo, commits[-1] if commits else None)
-        for oid in commits:
+        self._prover = Prover(self._repo, commits[-1] if commits else None, self._last, self._chains)
+        for place, oid in enumerate(commits):
+            if self._ground.intact and place % AHEAD == 0:
+                self._prover.ahead(commits[place : place + AHEAD], self._chains)
             try:
                 self._step(oid)
             except (Refused, Invalid) as error:
@@ -107,7 +110,7 @@ class Walk:
                 self._proven(commit, proof)
                 return
         changes = self._changes(commit)
-        records: list[Change] = []
+        records: list[str] = []
         derived: dict[str, Change] = {}
         tiles: dict[str, Change] = {}
         blobs: dict[str, bytes] = {}
@@ -118,7 +121,7 @@ class Walk:
                     what = "is removed" if change.new is None else "is changed" if change.old else "is no file"
                     self._find("record-changed", oid, path, f"a record {what}; records are only added")
                 else:
-                    records.append(change)
+                    records.append(path)
             elif path.startswith(DERIVED):
                 derived[path] = change
             elif path.startswith(log.ROOT):
@@ -127,12 +130,12 @@ class Walk:
                 self._find("record-misplaced", oid, path, "nothing of the controller's belongs here")
             if change.new is not None:
                 blobs[path] = self._read(oid, change.new.blob, path)
-        read = self._entry(commit, records, blobs)
-        place = self._stands(commit, Added(*read, records, blobs)) if read is not None else None
-        if read is not None and place is not None:
-            after = fold.apply(self._state, read[0])
+        added = self._entry(commit, records, blobs)
+        place = self._stands(commit, added) if added is not None else None
+        if added is not None and place is not None:
+            after = fold.apply(self._state, added.entry)
             self._compare(oid, fold.derived_files(self._state, after), derived, blobs)
-            self._enter(commit, read[0], place, after)
+            self._enter(commit, added.entry, place, after)
         if log.CHECKPOINT in tiles:
             self._pushed(oid)
         self._log.compare(commit, tiles, blobs)
@@ -143,7 +146,7 @@ class Walk:
         entry = proof.added.entry
         self._log.add(entry.digest)
         try:
-            self._signed(commit, proof.parts, entry)
+            self._signed(commit, proof.added.parts, entry)
         except (Refused, Invalid) as error:
             self._find(error.code, commit.id, entry.path, error.what)
             self._resume(commit.id)
@@ -191,10 +194,8 @@ class Walk:
 
     # --- its entry ---------------------------------------------------------------------------------------
 
-    def _entry(
-        self, commit: Commit, records: Sequence[Change], blobs: Mapping[str, bytes]
-    ) -> tuple[Entry, Mapping[str, Any]] | None:
-        paths = [change.path for change in records if change.path.endswith(".dsse.json")]
+    def _entry(self, commit: Commit, records: Sequence[str], blobs: Mapping[str, bytes]) -> Added | None:
+        paths = [path for path in records if path.endswith(".dsse.json")]
         if len(paths) != 1:
             self._find("entry-count", commit.id, "", f"a commit adds one entry, this one adds {len(paths)}")
             self._log.lose(commit.id)
@@ -212,7 +213,7 @@ class Walk:
             self._find(error.code, commit.id, path, error.what)
             self._resume(commit.id)
             return None
-        return entry, statement
+        return Added(entry, parts, statement, records, blobs)
 
     def _signed(self, commit: Commit, parts: dsse.Parts, entry: Entry) -> None:
         """The envelope and its commit are signed by the controller of then. Raises Refused for the envelope."""
@@ -292,7 +293,9 @@ class Walk:
         self._seen.answers.state = state
         self._seen.passes.enter(self._good, state, predicate.at)
         run = self._seen.replay.before(commit.id, entry)
-        subject = Subject(commit, entry, added.statement, place, added.records, added.blobs, run)
+        subject = Subject(
+            commit, entry, added.statement, place, added.records, added.blobs, added.parts.keyid, run
+        )
         for check in checks_of(entry.kind):
             for code, path, message in check(self._seen, subject):
                 self._find(code, commit.id, path, message)

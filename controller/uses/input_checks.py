@@ -127,15 +127,19 @@ class Truth:
     ) -> Iterator[Problem]:
         """What the environment ran, and the targets; everything else follows from pinned documents."""
         before = detail.files.get("previous")
-        if before != self._state(begun, run.environment) and before != digest(canonical(previous_of(world, run))):
+        place = begun.state.environments.get(run.environment)
+        if (
+            before != digest(fold.environment_file(place) if place is not None else canonical({}))
+            and before != self._state(begun, run.environment)
+            and before != digest(canonical(previous_of(world, run)))
+        ):
             path = f"{entry.path.rpartition('/')[0]}/inputs/previous.json"
             yield CODE, path, "the input previous is not what the environment ran when the pass began"
         if detail.targets != targets_of(world, run, documents, detail.manifest_digest):
             yield CODE, entry.path, "the targets are not those that the run is about"
 
     def _state(self, begun: Begun, environment: str) -> str | None:
-        """The digest of an environment's state as it was written, which spares writing it again: the walk compares
-        every such file with what the entries add up to."""
+        """The digest of an environment's state as it was written."""
         path = fold.environment_path(environment)
         file = self._repo.file(begun.commit, path) if begun.commit is not None else None
         return digest(self._repo.read(file.blob)) if file is not None else None

@@ -49,11 +49,11 @@ class RunFiles:
             return self._runs[run]
         entries, files = self._runs.setdefault(run, ([], {}))
         entries.append(subject.entry)
-        for change in subject.records:
-            if change.path == subject.entry.path:
-                files[change.path] = subject.entry.digest[7:]
-            elif change.path.startswith(folder) and not change.path.startswith(f"{folder}links/"):
-                files[change.path] = digest(subject.blobs[change.path])[7:]
+        for path in subject.records:
+            if path == subject.entry.path:
+                files[path] = subject.entry.digest[7:]
+            elif path.startswith(folder) and not path.startswith(f"{folder}links/"):
+                files[path] = digest(subject.blobs[path])[7:]
         return entries, files
 
     def _read(self, commit: str, folder: str) -> tuple[list[Entry], dict[str, str]]:
@@ -141,7 +141,7 @@ def _report(line: bytes | None) -> Report | None:
 def _seal_holds(
     seen: Seen, subject: Subject, entries: list[Entry], files: dict[str, str], found: dict[str, bytes]
 ) -> Iterator[Problem]:
-    folder, keyid = subject.place.folder or "", dsse.split(subject.blobs[subject.entry.path]).keyid
+    folder, keyid = subject.place.folder or "", subject.keyid
     key = subject.commit.key
     keys: dict[str, str] = {keyid: key} if key is not None and key_id(key) == keyid else {}
     yield from seal_links_hold(entries, folder, keyid, keys, files, found)

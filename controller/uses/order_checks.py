@@ -18,6 +18,7 @@ from controller.model.entry import Entry, Ordered, Pin, Sealed
 from controller.model.environment import Approvals
 from controller.ports import Repo
 from controller.uses.layout import demand_at
+from controller.uses.main_documents import MainDocuments
 
 Problem = tuple[str, str, str]
 WITHOUT_GATES = "order-without-gates"
@@ -30,6 +31,7 @@ class Orders:
     def __init__(self, repo: Repo, trusts: Mapping[int, tuple[TrustState, ...]]) -> None:
         self._repo = repo
         self._trusts = trusts
+        self._main = MainDocuments(repo)
 
     def check(self, entry: Entry, run: Run | None) -> Iterator[Problem]:
         """What does not hold of one entry; `run` is its run before it, None where that cannot be followed."""
@@ -70,7 +72,7 @@ class Orders:
         """The approvals that the run's pinned environment asks for and that did not count when it was ordered."""
         pin = next((p for p in run.opened.pins if p.path == f"environments/{run.environment}.yaml"), None)
         try:
-            document = parse(pin.path, self._repo.read(pin.blob)).document if pin is not None else None
+            document = self._main.document(pin) if pin is not None else None
         except LockgateError:
             return {}  # that it cannot be read is a finding of its own
         if pin is None or not isinstance(document, Environment):

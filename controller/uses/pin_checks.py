@@ -6,7 +6,9 @@ Without this a run could leave out its environment, and with it the gates and ap
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import timedelta
+from functools import cached_property
 from typing import TypeVar
 
 from controller.core.approvals import approval_subject
@@ -33,13 +35,32 @@ class _Lacks(Exception):
     """Something that the run needs is not pinned, or is not what its path says."""
 
 
+@dataclass
+class _Read:
+    """A pinned file, read once for all runs that pin it: its document and the digest of its bytes."""
+
+    document: Document | None
+    sha256: str
+
+    @cached_property
+    def input(self) -> str | None:
+        """The digest of the input file that a run makes of it."""
+        document = self.document
+        return digest(canonical(document.model_dump(mode="json", by_alias=True))) if document is not None else None
+
+    @cached_property
+    def release(self) -> str | None:
+        """The digest that the lock of a release answers to."""
+        return release_digest(self.document) if isinstance(self.document, Release) else None
+
+
 class Pinned:
     """What is known of pinned documents along a walk."""
 
     def __init__(self, repo: Repo, project: str) -> None:
         self._repo = repo
         self._project = project
-        self._documents: dict[tuple[str, str], tuple[Document | None, str]] = {}
+        self._documents: dict[tuple[str, str], _Read] = {}
         self._standing: dict[tuple[str, str], str | None] = {}
 
     def check(self, entry: Entry, run: Run | None) -> Iterator[Problem]:
@@ -70,7 +91,7 @@ class Pinned:
             self._standing[place] = file.blob if file is not None else None
         if self._standing[place] != pin.blob:
             raise _Lacks(f"{pin.path} is pinned as it is not on the main that the entry was made from")
-        if self._read(pin)[1] != pin.sha256:
+        if self._read(pin).sha256 != pin.sha256:
             raise _Lacks(f"{pin.path} is pinned under another digest than its own")
 
     def _complete(self, environment: str, opened: Opened) -> None:
@@ -91,19 +112,20 @@ class Pinned:
         place = self._of(pins, f"environments/{run.environment}.yaml", Environment)
         strategy_path = f"strategies/{place.spec.strategy}.yaml"
         strategy = self._of(pins, strategy_path, Strategy)
-        release = self._of(pins, f"releases/{run.opened.release}.yaml", Release)
-        lock = self._read(detail.lock)[0]
-        if not isinstance(lock, ReleaseLock) or lock.spec.release_digest != release_digest(release):
+        release_path = f"releases/{run.opened.release}.yaml"
+        self._of(pins, release_path, Release)
+        lock = self._read(detail.lock).document
+        if not isinstance(lock, ReleaseLock) or lock.spec.release_digest != self._read(pins[release_path]).release:
             yield "lock-mismatch", entry.path, "the lock is not of the release that the run pinned"
             return
-        values: dict[str, object] = {
-            "release": release.model_dump(mode="json", by_alias=True),
-            "lock": lock.model_dump(mode="json", by_alias=True),
-            "environment": place.model_dump(mode="json", by_alias=True),
-            "strategy": strategy.model_dump(mode="json", by_alias=True),
+        pinned = {
+            "release": pins[release_path],
+            "lock": detail.lock,
+            "environment": pins[f"environments/{run.environment}.yaml"],
+            "strategy": pins[strategy_path],
         }
-        for name in sorted(values.keys() | detail.files.keys() - {_BEFORE}):
-            if name not in values or detail.files.get(name) != digest(canonical(values[name])):
+        for name in sorted(pinned.keys() | detail.files.keys() - {_BEFORE}):
+            if name not in pinned or detail.files.get(name) != self._read(pinned[name]).input:
                 yield INPUTS, entry.path, f"the input {name} is not what the run pinned"
         agents = {path[len("agents/") : -len(".yaml")] for path in pins if path.startswith("agents/")}
         ordered = order_targets(run.opened.commit, agents)
@@ -141,17 +163,16 @@ class Pinned:
     def _of(self, pins: dict[str, Pin], path: str, model: type[_D]) -> _D:
         if path not in pins:
             raise _Lacks(f"the run does not pin {path}, which decides it")
-        document = self._read(pins[path])[0]
+        document = self._read(pins[path]).document
         if not isinstance(document, model):
             raise _Lacks(f"{path} is not what its folder says")
         return document
 
-    def _read(self, pin: Pin) -> tuple[Document | None, str]:
-        """(document, digest of the bytes) of a pin."""
+    def _read(self, pin: Pin) -> _Read:
         key = (pin.path, pin.blob)
         if key not in self._documents:
             data = self._repo.read(pin.blob)
             if len(self._documents) >= _KEPT:
                 self._documents.clear()
-            self._documents[key] = (parse(pin.path, data).document, digest(data))
+            self._documents[key] = _Read(parse(pin.path, data).document, digest(data))
         return self._documents[key]

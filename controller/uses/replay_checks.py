@@ -25,17 +25,18 @@ from controller.core.gates import (
     question_for,
     verdict_from,
 )
-from controller.core.parse import parse
+from controller.core.legal import unfounded
 from controller.core.rolling import chosen_verdict, verdict_of
 from controller.core.run import UNANSWERED, Run
 from controller.core.world import RunDocuments
-from controller.errors import LockgateError, Unavailable
+from controller.errors import LockgateError, Refused, Unavailable
 from controller.ledger.append import run_entries
 from controller.ledger.canonical import canonical, digest, parse_canonical
 from controller.model.documents import Document, Environment, Policy, Release, Strategy
-from controller.model.entry import Entry, Evaluated, Gates, Opened, Verdict
+from controller.model.entry import Entry, Evaluated, Gates, Opened, Pin, Verdict
 from controller.model.order import AgentStatement
 from controller.ports import Repo
+from controller.uses.main_documents import MainDocuments
 from controller.uses.said import said
 
 Problem = tuple[str, str, str]
@@ -75,9 +76,23 @@ class Replay:
 
     def __init__(self, repo: Repo, ask: Ask | None = None) -> None:
         self._repo = repo
+        self._main = MainDocuments(repo)
         self._ask = ask
         self._runs: dict[str, Run] = {}
         self._given_up: set[str] = set()
+        self._next: tuple[Entry, Run] | None = None
+        """The entry that was looked at last, and its run with it."""
+
+    def illegal(self, entry: Entry) -> str | None:
+        """Why an entry's run may not take it as its next; None where it may or the run is not followed."""
+        run = self._runs.get(entry.run or "")
+        if run is None:
+            return None
+        try:
+            self._next = entry, runs.apply(run, entry)
+        except Refused as error:
+            return error.what
+        return unfounded(run, entry)
 
     def add(self, entry: Entry) -> None:
         """Remember an entry, after it was checked. A run that this walk did not see opening is not followed."""
@@ -88,7 +103,8 @@ class Replay:
             if isinstance(entry.detail, Opened):
                 self._runs[run] = runs.open_run(entry)
             elif run in self._runs:
-                self._runs[run] = runs.apply(self._runs[run], entry)
+                known = self._next if self._next is not None and self._next[0] is entry else None
+                self._runs[run] = known[1] if known is not None else runs.apply(self._runs[run], entry)
         except LockgateError:
             self.give_up(run)
         if entry.kind == "sealed":
@@ -131,9 +147,11 @@ class Replay:
     def check(self, entry: Entry, files: Mapping[str, bytes]) -> Iterator[Problem]:
         """What does not come out again of one entry; `files` are those its commit added beside it, by path
         below the run's folder."""
-        again = self.again(entry, files)
-        if again is not None:
-            yield from again.problems
+        run = self._runs.get(entry.run or "")
+        if run is not None and isinstance(entry.detail, Gates):
+            yield from self._gates(run, entry, entry.detail, files).problems
+        elif run is not None and isinstance(entry.detail, Evaluated):
+            yield from self._evaluated(run, entry, entry.detail, files)[0]
 
     def again(self, entry: Entry, files: Mapping[str, bytes]) -> Again | None:
         """A decision made again; None for an entry that is none, or of a run that is not followed."""
@@ -143,7 +161,11 @@ class Replay:
         if isinstance(entry.detail, Gates):
             return self._gates(run, entry, entry.detail, files)
         if isinstance(entry.detail, Evaluated):
-            return self._evaluated(run, entry, entry.detail, files)
+            detail = entry.detail
+            problems, why, again = self._evaluated(run, entry, detail, files)
+            recorded = stage_digest(detail, detail.statements)
+            replayed = stage_digest(again, again.statements) if again is not None else None
+            return Again(entry, recorded, replayed, problems, why)
         return None
 
     # --- gates -------------------------------------------------------------------------------------------
@@ -204,10 +226,9 @@ class Replay:
     def _asked(self, run: Run) -> list[tuple[str, str | None]]:
         """The gates that the run must decide, each with its policy's digest. Raises KeyError."""
         pins = {pin.path: pin for pin in run.opened.pins}
-        place = pins[f"environments/{run.environment}.yaml"]
-        environment = self._document(place.path, place.blob, Environment)
+        environment = self._document(pins[f"environments/{run.environment}.yaml"], Environment)
         policies = {name: pins[f"policies/{name}.yaml"] for name in environment.spec.gate_names}
-        kinds = {name: self._document(pin.path, pin.blob, Policy).spec.gate for name, pin in policies.items()}
+        kinds = {name: self._document(pin, Policy).spec.gate for name, pin in policies.items()}
         named = gate_names(kinds, run.opened.mode == "rollback")
         return [(gate, policies[name].sha256 if name is not None else None) for gate, name in named]
 
@@ -251,26 +272,28 @@ class Replay:
     def _policy(self, run: Run, sha256: str) -> Policy:
         for pin in run.opened.pins:
             if pin.sha256 == sha256 and pin.path.startswith("policies/"):
-                return self._document(pin.path, pin.blob, Policy)
+                return self._document(pin, Policy)
         raise KeyError("the policy is none that the run pinned")
 
-    def _document(self, path: str, blob: str, model: type[_D]) -> _D:
-        document = parse(path, self._repo.read(blob)).document
+    def _document(self, pin: Pin, model: type[_D]) -> _D:
+        document = self._main.document(pin)
         if not isinstance(document, model):
-            raise TypeError(f"{path} is not what its folder says")
+            raise TypeError(f"{pin.path} is not what its folder says")
         return document
 
     # --- stages ------------------------------------------------------------------------------------------
 
-    def _evaluated(self, run: Run, entry: Entry, detail: Evaluated, files: Mapping[str, bytes]) -> Again:
-        recorded = stage_digest(detail, detail.statements)
+    def _evaluated(
+        self, run: Run, entry: Entry, detail: Evaluated, files: Mapping[str, bytes]
+    ) -> tuple[tuple[Problem, ...], str, Evaluated | None]:
+        """What differs, why the stage cannot be judged here, and its verdict made again where it can."""
         try:
             documents = self._documents(run)
         except LockgateError as error:
-            return Again(entry, recorded, None, (("verdict-mismatch", entry.path, error.what),), error.what)
+            return (("verdict-mismatch", entry.path, error.what),), error.what, None
         if documents is None:
             what = "the run did not pin the documents that decide a stage"
-            return Again(entry, recorded, None, (("verdict-mismatch", entry.path, what),), what)
+            return (("verdict-mismatch", entry.path, what),), what, None
         statements: dict[str, list[AgentStatement]] = {}
         lines = b""
         for name, data in files.items():
@@ -290,24 +313,25 @@ class Replay:
                 "verdict": chosen or "unknown",
                 "criteria": verdict.criteria,
                 "since": run.evaluating_since or entry.at,
+                "statements": digest(lines),
             }
         )
-        return Again(entry, recorded, stage_digest(again, digest(lines)), problems)
+        return problems, "", again
 
     def _documents(self, run: Run) -> RunDocuments | None:
         """What judging a stage needs of the run's pinned documents; None when they are not pinned."""
-        pins = {pin.path: pin.blob for pin in run.opened.pins}
+        pins = {pin.path: pin for pin in run.opened.pins}
         place, release = f"environments/{run.environment}.yaml", f"releases/{run.opened.release}.yaml"
         try:
-            environment = self._document(place, pins[place], Environment)
+            environment = self._document(pins[place], Environment)
             path = f"strategies/{environment.spec.strategy}.yaml"
             return RunDocuments(
                 environment=environment,
-                strategy=self._document(path, pins[path], Strategy),
+                strategy=self._document(pins[path], Strategy),
                 policies={},
                 policy_pins={},
                 components={},
-                release=self._document(release, pins[release], Release),
+                release=self._document(pins[release], Release),
                 agents=(),
                 lock=None,
                 lock_pin=None,

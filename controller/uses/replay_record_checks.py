@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from controller.errors import LockgateError
 from controller.ledger import fold
 from controller.model.entry import Replayed, ReplayedDecision
-from controller.model.history import Commit
 from controller.ports import Repo
 from controller.uses.replay import replay_run
 from controller.uses.replay_checks import Ask
@@ -15,11 +14,9 @@ from controller.uses.replay_checks import Ask
 Problem = tuple[str, str, str]
 
 
-def replay_on_record(
-    repo: Repo, ask: Ask | None, commit: Commit, path: str, detail: Replayed
-) -> Iterator[Problem]:
+def replay_on_record(repo: Repo, ask: Ask | None, commit: str, path: str, detail: Replayed) -> Iterator[Problem]:
     """Check one `replayed` event at its commit, against the tree before it."""
-    parents = commit.parents
+    parents = repo.commit(commit).parents
     if not parents:
         yield "replay-unasked", path, "nobody asked for this replay"
         return

@@ -13,20 +13,20 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from controller.adapters.git.repo import GitRepo
-from controller.demo.stage import Stage
-from controller.ledger import append, log
-from controller.model.entry import Draft
-from controller.model.trustroot import TrustRoot
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from controller.model.entry import Draft, SlotChange
 from controller.wiring.controller import Controller, ControllerSettings
-from controller.wiring.people import commit_on, merge_branch
-from tests.support.evidence import Story
+from tests.support import home as people
+from tests.support.home import Home
 
 BATCH = 100
+RELEASES = 20
 STEP = timedelta(seconds=30)
 """Between entries: 360 runs a day in one environment, which is a lot."""
 POLICY = """apiVersion: lockgate.dev/v1
@@ -43,70 +43,64 @@ spec:
 """
 
 
-def build(folder: Path, documents: int) -> tuple[Stage, TrustRoot]:
-    """A project of that many documents."""
-    stage = Stage(folder)
-    root = stage.build(agents=["dev-1"])
-    stage.image("1.0.0")
-    repo = stage.repo()
+PATHS = [*people.PATHS, {"match": "policies/**", "write": "developers"}]
+
+
+def build(folder: Path, documents: int) -> Home:
+    """A project of that many documents, and of releases that are locked."""
+    home = Home(folder, STEP, ("dev-1",), paths=PATHS)
+    home.root.save(folder / "trust-root.json")
+    private = (Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
+    (folder / "controller").touch(0o600)
+    (folder / "controller").write_bytes(people.private_key("controller").private_bytes(*private))
+    for n in range(RELEASES):
+        home.release(f"release-{n}")
     files = {f"policies/policy-{n:05}.yaml": POLICY.format(n=n, team=n % 40).encode() for n in range(documents)}
-    commit_on(repo, "many", stage.person("alice"), files, "Many policies")
-    merge_branch(repo, "many", stage.person("bob"), into="main", message="Merge branch 'many'")
-    repo.close()
-    return stage, root
+    home.batch([home.accepting(home.commit(people.MAIN, files, "dave", "Many policies"))])
+    return home
 
 
-def settings(stage: Stage, state: Path) -> ControllerSettings:
+def settings(folder: Path, state: Path) -> ControllerSettings:
     return ControllerSettings(
-        repo=str(stage.origin),
-        trust_root=stage.trust_root,
-        signing_key=stage.keys / "controller",
+        repo=str(folder / "origin.git"),
+        trust_root=folder / "trust-root.json",
+        signing_key=folder / "controller",
         state_dir=state,
-        images=stage.images,
     )
 
 
-def grow(stage: Stage, root: TrustRoot, entries: int) -> dict[str, float]:
-    """Append runs until the branch has that many entries; entries a second of the first and last thousand."""
-    signer = stage.person("controller").signer
-    assert signer is not None
-    repo = GitRepo(str(stage.origin), stage.state)
-    origin = log.origin_of(root.project, root.genesis)
-    tips = repo.observe()
-    story = Story(genesis=root.genesis, step=STEP)
-    story.main = tips.main or root.genesis
-    refs = {"main": root.refs.main, "requests": root.refs.requests, "evidence": root.refs.evidence}
-    ledger = append.Ledger()
-    waiting: list[Draft] = [append.genesis_draft(root.project, root.genesis, refs, story.at)]
-    waiting.append(story.accepted(story.main))
-    for n in range(20):
-        waiting.append(story.lock(f"release-{n}"))
+def grow(home: Home, entries: int) -> dict[str, float]:
+    """Promote, deploy and seal until the branch has that many entries, many runs in one push; entries a second of
+    the first and last thousand, appending alone."""
+    waiting: list[Draft] = []
     took: list[float] = []
-    written = number = 0
-    while written < entries:
+
+    def land(env: str, release: str) -> tuple[str, SlotChange]:
+        tip = home.promote(env, release)
+        waiting.append(home.accepting(tip))
+        return tip, waiting[-1].detail.slots[-1]
+
+    def append(drafts: Sequence[Draft]) -> float:
+        begun = time.perf_counter()
+        home.append(drafts)
+        return time.perf_counter() - begun
+
+    home.story.land = land
+    run = 0
+    while home.ledger.state.cursors.index + len(waiting) < entries:
         while len(waiting) < BATCH:
-            waiting += story.run("dev", f"release-{number % 20}")
-            number += 1
-        some, waiting = waiting[:BATCH], waiting[BATCH:]
-        begun = time.perf_counter()
-        prepared = append.prepare(ledger, some, signer, origin)
-        ledger = append.write(repo, prepared, ledger.commit, signer)
-        took.append(time.perf_counter() - begun)
-        written += len(some)
-        repo.maintain()
-    while waiting and ledger.chains:  # end the open run, so that a start finds nothing to do
-        prepared = append.prepare(ledger, waiting[:1], signer, origin)
-        waiting = waiting[1:]
-        ledger = append.write(repo, prepared, ledger.commit, signer)
+            waiting += home.story.run("dev", f"release-{run % RELEASES}")
+            run += 1
+        took.append(append(waiting[:BATCH]))
+        del waiting[:BATCH]
+        home.repo.maintain()
+    append(waiting)
     alone = []
-    for _ in range(30):
-        some = [story.accepted(story.main)]
-        begun = time.perf_counter()
-        prepared = append.prepare(ledger, some, signer, origin)
-        ledger = append.write(repo, prepared, ledger.commit, signer)
-        alone.append(time.perf_counter() - begun)
-    repo.maintain(wait=True)
-    repo.close()
+    for n in range(30):
+        text = POLICY.format(n=n, team="alone").encode()
+        tip = home.commit(people.MAIN, {f"policies/policy-{n:05}.yaml": text}, "dave", "Change a policy")
+        alone.append(append([home.accepting(tip)]))
+    home.repo.maintain(wait=True)
     per = max(1, 1000 // BATCH)
     first, last = statistics.fmean(took[:per]), statistics.fmean(took[-per:])
     return {
@@ -118,19 +112,17 @@ def grow(stage: Stage, root: TrustRoot, entries: int) -> dict[str, float]:
     }
 
 
-def passes(stage: Stage) -> dict[str, float]:
+def passes(home: Home, folder: Path) -> dict[str, float]:
     """Milliseconds of a pass with nothing new, and of reading and deciding after one changed document."""
-    made = Controller(settings(stage, stage.folder / "state-passes"))
-    repo, alice, bob = stage.repo(), stage.person("alice"), stage.person("bob")
-    while not made.reconciler.reconcile().idle:
+    made = Controller(settings(folder, folder / "state-passes"))
+    reconciler = made.reconciler
+    while not reconciler.reconcile().idle:
         pass
-    quiet = [_timed(made.reconciler.reconcile) for _ in range(200)]
+    quiet = [_timed(reconciler.reconcile) for _ in range(200)]
     changed = []
     for n in range(15):
         text = POLICY.format(n=n, team="changed").encode()
-        commit_on(repo, f"change-{n}", alice, {f"policies/policy-{n:05}.yaml": text}, "Change a policy")
-        merge_branch(repo, f"change-{n}", bob, into="main", message="Merge")
-        reconciler = made.reconciler
+        home.commit(people.MAIN, {f"policies/policy-{n:05}.yaml": text}, "dave", "Change a policy")
         tips = reconciler.observe()
         begun = time.perf_counter()
         reconciler.read(tips)
@@ -139,7 +131,6 @@ def passes(stage: Stage) -> dict[str, float]:
         while not reconciler.reconcile().idle:
             pass
     made.close()
-    repo.close()
     return {
         "nothing_new_ms": round(statistics.median(quiet) * 1000, 3),
         "one_changed_ms": round(statistics.median(changed) * 1000, 1),
@@ -152,11 +143,11 @@ def _timed(act: Any) -> float:
     return time.perf_counter() - begun
 
 
-def cold(stage: Stage, state: Path) -> dict[str, float]:
+def cold(folder: Path, state: Path) -> dict[str, float]:
     """Seconds and resident MB of one fresh process, from before its interpreter starts to after its first pass."""
     begun = time.perf_counter()
     done = subprocess.run(
-        [sys.executable, "-m", "tests.bench.scale_bench", "--cold", str(stage.folder), str(state)],
+        [sys.executable, "-m", "tests.bench.scale_bench", "--cold", str(folder), str(state)],
         capture_output=True,
         text=True,
         check=True,
@@ -166,7 +157,7 @@ def cold(stage: Stage, state: Path) -> dict[str, float]:
 
 
 def _cold_process(folder: Path, state: Path) -> None:
-    made = Controller(settings(Stage(folder), state))
+    made = Controller(settings(folder, state))
     made.reconciler.reconcile()
     resident = int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
     print(json.dumps({"mb": round(resident)}))
@@ -177,13 +168,14 @@ def main(entries: int = 100_000, documents: int = 10_000) -> dict[str, Any]:
     """Build, measure, clean up."""
     folder = Path(tempfile.mkdtemp(prefix="lockgate-bench-"))
     try:
-        stage, root = build(folder, documents)
+        home = build(folder, documents)
         figures: dict[str, Any] = {"entries": entries, "documents": documents}
-        figures |= grow(stage, root, entries)
-        figures |= passes(stage)
+        figures |= grow(home, entries)
+        figures |= passes(home, folder)
+        home.repo.close()
         empty, cached = folder / "cold", folder / "cold"
-        first = cold(stage, empty)
-        again = [cold(stage, cached) for _ in range(3)]
+        first = cold(folder, empty)
+        again = [cold(folder, cached) for _ in range(3)]
         figures["cold_empty_s"] = first["seconds"]
         figures["cold_cached_s"] = statistics.median(one["seconds"] for one in again)
         figures["resident_mb"] = max(one["mb"] for one in (first, *again))

@@ -72,9 +72,14 @@ ACTIONS = [
 ]
 
 
-def named_key(name: str) -> KeySigner:
+def private_key(name: str) -> ed25519.Ed25519PrivateKey:
     """The key that goes with a name: the same in every process."""
-    return KeySigner(ed25519.Ed25519PrivateKey.from_private_bytes(hashlib.sha256(name.encode()).digest()))
+    return ed25519.Ed25519PrivateKey.from_private_bytes(hashlib.sha256(name.encode()).digest())
+
+
+def named_key(name: str) -> KeySigner:
+    """The signer that goes with a name."""
+    return KeySigner(private_key(name))
 
 
 class OfPeople:
@@ -143,11 +148,15 @@ class Home:
     def batch(self, drafts: Sequence[Draft]) -> Ledger:
         """One pass's push of evidence."""
         self.passes.append((self.ledger, list(drafts)))
+        self.append(drafts)
+        self.story.state = self.ledger.state
+        return self.ledger
+
+    def append(self, drafts: Sequence[Draft]) -> None:
+        """Push drafts that the story went on after already."""
         prepared = prepare(self.ledger, drafts, self.controller, self.origin_line)
         self.ledger = write(self.repo, prepared, self.ledger.commit, self.controller)
         self.tips[EVIDENCE_REF] = self.ledger.commit
-        self.story.state = self.ledger.state
-        return self.ledger
 
     def add_agent(self, name: str) -> None:
         signer = named_key(f"agent {name}")
@@ -193,13 +202,17 @@ class Home:
 
     def land(self, env: str, release: str, by: str = "dave") -> tuple[str, SlotChange]:
         """Somebody promotes a release, and the controller accepts it: the commit and what it changed."""
+        tip = self.promote(env, release, by)
+        self.batch([self.accepting(tip)])
+        return tip, next(change for change in self.ledger.state.cursors.pending if change.commit == tip)
+
+    def promote(self, env: str, release: str, by: str = "dave") -> str:
+        """Somebody promotes a release: the commit on main."""
         self.landed += 1
         path = f"promotions/{env}.yaml"
         spec = f"spec: {{release: {release}, reason: monthly, ticket: T-{self.landed}}}\n"
         data = f"{HEAD}kind: Promotion\nmetadata: {{name: {env}}}\n{spec}".encode()
-        tip = self.commit(MAIN, {path: data}, by, f"Promote {release} to {env}")
-        self.batch([self.accepting(tip)])
-        return tip, next(change for change in self.ledger.state.cursors.pending if change.commit == tip)
+        return self.commit(MAIN, {path: data}, by, f"Promote {release} to {env}")
 
     def accepting(self, tip: str) -> Draft:
         """The entry that accepts a tip of main, with the slots that it changed."""

@@ -19,13 +19,15 @@ from controller.errors import Invalid
 
 Load = Callable[[str], Tree]
 _FILE: Final = b"100644 "
+_MANY: Final = 64
+"""So many entries are sooner changed in place than joined again."""
 _NO_NAMES: Final = frozenset({"", ".", ".."})
 
 
 class _Node:
     """One directory: encoded entries under git's sort key, folders that were opened, and those that changed."""
 
-    __slots__ = ("children", "dirty", "entries", "keys", "written")
+    __slots__ = ("body", "children", "dirty", "entries", "keys", "written")
 
     def __init__(self, tree: Tree) -> None:
         self.entries: dict[bytes, bytes] = {}
@@ -33,20 +35,42 @@ class _Node:
             key = raw + b"/" if mode == TREE else raw
             self.entries[key] = b"%s %s\0%s" % (mode, raw, oid)
         self.keys = list(self.entries)
+        self.body: bytearray | None = None
+        """The encoded tree of a large folder, while nothing but ids changed in it."""
         self.children: dict[bytes, _Node] = {}
         self.dirty: set[bytes] = set()
         self.written = ""
 
     def set(self, key: bytes, entry: bytes) -> None:
-        if key not in self.entries:
+        before = self.entries.get(key)
+        if before is None:
             bisect.insort(self.keys, key)
+        if self.body is not None:
+            self._patch(self.body, before, entry)
         self.entries[key] = entry
+
+    def _patch(self, body: bytearray, before: bytes | None, entry: bytes) -> None:
+        """Put an entry in its place in the encoded tree, where that place is plain to see."""
+        at = body.find(before) if before is not None and len(before) == len(entry) else -1
+        if at < 0 or body.find(before or b"", at + 1) >= 0:
+            self.body = None
+        else:
+            body[at : at + len(entry)] = entry
 
     def drop(self, key: bytes) -> bool:
         if self.entries.pop(key, None) is None:
             return False
         del self.keys[bisect.bisect_left(self.keys, key)]
+        self.body = None
         return True
+
+    def encoded(self) -> bytes | bytearray:
+        if self.body is not None:
+            return self.body
+        body = b"".join(map(self.entries.__getitem__, self.keys))
+        if len(self.keys) > _MANY:
+            self.body = bytearray(body)
+        return body
 
 
 class Root:
@@ -138,21 +162,23 @@ class Root:
 
     def _flush(self, node: _Node, sink: Sink | None) -> bytes:
         """The raw id of a folder, everything below it encoded where it changed."""
-        for name in sorted(node.dirty):
+        for name in sorted(node.dirty) if len(node.dirty) > 1 else node.dirty:
             child = node.children[name]
             below = self._flush(child, sink)
             if child.entries:
-                node.set(name + b"/", b"40000 " + name + b"\0" + below)
+                node.set(name + b"/", b"40000 %b\0%b" % (name, below))
             else:
                 del node.children[name]
                 node.drop(name + b"/")
         node.dirty.clear()
-        body = b"".join(map(node.entries.__getitem__, node.keys))
-        raw = hashlib.sha1(b"tree %d\0" % len(body) + body, usedforsecurity=False).digest()
+        body = node.encoded()
+        made = hashlib.sha1(b"tree %d\0" % len(body), usedforsecurity=False)
+        made.update(body)
+        raw = made.digest()
         if sink is not None:
             oid = raw.hex()
             if oid not in sink:
-                sink[oid] = (b"tree", body)
+                sink[oid] = (b"tree", bytes(body))
                 sink.bases[oid] = node.written
             node.written = oid
         else:
