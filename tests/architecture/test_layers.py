@@ -22,6 +22,25 @@ MOST_FUNCTION_LINES = 70
 LARGER: dict[str, str] = {}
 """File, or file:function -> why it may be larger."""
 
+VARIABLES = {
+    "LOCKGATE_REPO": "where the repository is",
+    "LOCKGATE_TRUST_ROOT": "where the trust root is",
+    "LOCKGATE_IMAGES": "where image layouts are",
+    "LOCKGATE_KEY": "which key signs",
+    "LOCKGATE_KEY_PASSPHRASE": "a secret",
+    "LOCKGATE_PKCS11_MODULE": "where the token's module is",
+    "LOCKGATE_PKCS11_PIN": "a secret",
+    "LOCKGATE_OUTPUT": "how answers are written",
+    "LOCKGATE_DEBUG": "whether a defect shows its traceback",
+    "LOCKGATE_VERSION": "not read",
+    "LOCKGATE_COMPONENT": "told to services",
+    "LOCKGATE_DIGEST": "told to services",
+    "LOCKGATE_ROOTFS": "told to services",
+    "LOCKGATE_CRASH_AT": "for crash tests",
+    "LOCKGATE_CRASH_LOG": "for crash tests",
+}
+"""What a variable of the environment is about: never whether a feature is there or a rule holds."""
+
 CLOCKS = {"now", "utcnow", "today", "time", "time_ns", "monotonic", "monotonic_ns", "perf_counter"}
 CLOCK_OWNERS = {"datetime", "date", "time"}
 
@@ -53,6 +72,11 @@ def test_no_clock_is_read(room: str) -> None:
         and node.value.id in CLOCK_OWNERS
     ]
     assert reads == []
+
+
+def test_no_variable_switches_a_feature() -> None:
+    name = re.compile(r"\bLOCKGATE_[A-Z0-9_]*[A-Z0-9]\b")
+    assert {found for path in SOURCES for found in name.findall(path.read_text())} == set(VARIABLES)
 
 
 def test_no_test_mocks_our_code() -> None:
