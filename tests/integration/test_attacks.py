@@ -13,7 +13,8 @@ ATTACKS = {
     "same trust, new root": "unit/test_accept_trust.py::test_the_same_trust_under_another_root",
     "an agent under another root": "integration/test_agent_process.py::"
     "test_an_agent_of_another_root_takes_nothing",
-    "developer moves a prod agent to dev": "unit/test_accept.py::test_a_developer_alone_changes_prod",
+    "developer moves a prod agent to dev": "integration/test_moved_agent.py::"
+    "test_a_developer_moves_an_agent_of_prod_to_dev",
     "foxtrot fast-forward": "integration/test_guard.py::test_a_foxtrot_fast_forward",
     "force push with an emptied state": "integration/test_repair.py::"
     "test_a_branch_cut_before_a_lock_on_main_is_told_without_memory",
