@@ -110,11 +110,10 @@ def time_question(authority: str, url: str, certificates: tuple[str, ...], check
 def _anchor(desk: Desk) -> None:
     project, candidate = desk.world.intent.project, desk.world.log.candidate
     stamping = project.document.spec.time_stamping if project is not None else None
-    seal = desk.world.state.cursors.log.sealed
-    if stamping is None or candidate is None or seal is None:
+    if stamping is None or candidate is None:
         return
     pinned = desk.world.trust.document.spec.time_authorities.get(stamping.authority)
-    size, note = candidate
+    size, note = candidate.size, candidate.note
     certificates = pinned.certificates if pinned is not None else ()
     question = time_question(stamping.authority, stamping.url, certificates, note)
     answer = desk.world.answers.get(question.key)
@@ -122,25 +121,24 @@ def _anchor(desk: Desk) -> None:
         desk.ask(question)
         return
     detail = TimeAnchored(
-        run=seal.run,
+        run=candidate.run,
         size=size,
         checkpoint=note.decode(),
         authority=stamping.authority,
         token=answer["token"],
         time=answer["time"],
     )
-    text = f"log: {size} entries, to {seal.run}, existed at {answer['time']} by {stamping.authority}"
+    text = f"log: {size} entries, to {candidate.run}, existed at {answer['time']} by {stamping.authority}"
     desk.event("time-anchored", detail, "ANCHORED", text, who=(Actor(principal=stamping.authority),))
 
 
 def _publish(desk: Desk) -> None:
     project, candidate = desk.world.intent.project, desk.world.log.publish
     publication = project.document.spec.publication if project is not None else None
-    seal = desk.world.state.cursors.log.sealed
-    if publication is None or candidate is None or seal is None:
+    if publication is None or candidate is None:
         return
     pinned = desk.world.trust.document.spec.transparency_logs.get(publication.log)
-    size, note = candidate
+    size, note = candidate.size, candidate.note
     payload = {
         "log": publication.log,
         "url": publication.url,
@@ -155,7 +153,7 @@ def _publish(desk: Desk) -> None:
         desk.ask(question)
         return
     detail = Published(
-        run=seal.run,
+        run=candidate.run,
         size=size,
         checkpoint=note.decode(),
         log=publication.log,
@@ -164,5 +162,5 @@ def _publish(desk: Desk) -> None:
         hashes=tuple(answer["hashes"]),
         proof=answer["proof"],
     )
-    text = f"log: {size} entries, to {seal.run}, published as entry {answer['index']} of {publication.log}"
+    text = f"log: {size} entries, to {candidate.run}, published as entry {answer['index']} of {publication.log}"
     desk.event("published", detail, "PUBLISHED", text, who=(Actor(principal=publication.log),))

@@ -85,13 +85,22 @@ class Cosigned:
 
 
 @dataclass(frozen=True, slots=True)
+class Chosen:
+    """A signed checkpoint that others are asked about: its size and note, and the newest sealed run in it."""
+
+    size: int
+    note: bytes
+    run: str
+
+
+@dataclass(frozen=True, slots=True)
 class LogFacts:
-    """The log as others see it: who cosigned it, and the checkpoints (size, note) that are to be time-stamped
-    and to be published, if one is."""
+    """The log as others see it: who cosigned it, and the checkpoints that are to be time-stamped and to be
+    published, if one is."""
 
     cosigned: tuple[Cosigned, ...] = ()
-    candidate: tuple[int, bytes] | None = None
-    publish: tuple[int, bytes] | None = None
+    candidate: Chosen | None = None
+    publish: Chosen | None = None
 
 
 @dataclass(frozen=True, slots=True)

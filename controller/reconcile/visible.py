@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from controller.core.transparency import PUBLISH, QUESTION, sealed_unanchored, sealed_unpublished
-from controller.core.world import LogFacts
+from controller.core.world import Chosen, LogFacts
 from controller.ledger.append import Ledger
 from controller.model.intent import Intent
 from controller.ports import Repo
@@ -18,7 +18,7 @@ class Visible:
     def __init__(self, repo: Repo, log: LogBook) -> None:
         self._repo = repo
         self._log = log
-        self._chosen: dict[str, tuple[int, bytes]] = {}
+        self._chosen: dict[str, Chosen] = {}
 
     def show(self, ledger: Ledger) -> None:
         """The ledger as it is recorded now."""
@@ -40,13 +40,13 @@ class Visible:
         candidate, publish = self._choose(QUESTION, stamping, ledger), self._choose(PUBLISH, publishing, ledger)
         return LogFacts(self._log.cosignatures(), candidate, publish)
 
-    def _choose(self, purpose: str, wanted: bool, ledger: Ledger) -> tuple[int, bytes] | None:
-        size, chosen = ledger.log.size, self._chosen.get(purpose)
-        if not wanted:
+    def _choose(self, purpose: str, wanted: bool, ledger: Ledger) -> Chosen | None:
+        size, chosen, sealed = ledger.log.size, self._chosen.get(purpose), ledger.state.cursors.log.sealed
+        if not wanted or sealed is None:
             self._chosen.pop(purpose, None)
             return None
-        if chosen is None or chosen[0] > size:
-            chosen = self._chosen[purpose] = (size, self._log.note(size))
+        if chosen is None or chosen.size > size:
+            chosen = self._chosen[purpose] = Chosen(size, self._log.note(size), sealed.run)
         return chosen
 
 

@@ -12,6 +12,8 @@ from controller.core.trust import CONTROLLER
 from controller.errors import LockgateError, Refused
 from controller.ledger.append import load_log
 from controller.ledger.cosign import witnesses
+from controller.ledger.cursors import Cursors
+from controller.ledger.fold import CURSORS
 from controller.ledger.log import Checkpoint, Tree, open_checkpoint
 from controller.ledger.rekor import Logged, check_logged
 from controller.ledger.timestamp import check_token
@@ -67,6 +69,8 @@ class _Audit:
         checkpoint = self._checkpoint(entry, detail.checkpoint)
         if checkpoint.size != detail.size:
             yield "rekor-entry-invalid", f"it names {detail.size} entries, its checkpoint has {checkpoint.size}"
+        if self._sealed(checkpoint.size) != detail.run:
+            yield "rekor-entry-invalid", f"{detail.run} is not the newest run that those entries seal"
         try:
             hashes = tuple(base64.b64decode(item, validate=True) for item in detail.hashes)
             logged = Logged(detail.index, base64.b64decode(detail.body, validate=True), hashes, detail.proof)
@@ -89,6 +93,8 @@ class _Audit:
         checkpoint = self._checkpoint(entry, detail.checkpoint)
         if checkpoint.size != detail.size:
             yield "time-anchor-invalid", f"it names {detail.size} entries, its checkpoint has {checkpoint.size}"
+        if self._sealed(checkpoint.size) != detail.run:
+            yield "time-anchor-invalid", f"{detail.run} is not the newest run that those entries seal"
         try:
             token = base64.b64decode(detail.token, validate=True)
         except binascii.Error:
@@ -154,9 +160,19 @@ class _Audit:
 
     def _at(self, size: int) -> datetime:
         """When the newest of the first `size` entries was recorded: its commit bears its time."""
+        return self._repo.commit(self._commit(size)).committer.at
+
+    def _sealed(self, size: int) -> str | None:
+        """The newest run that the first `size` entries seal, by the state derived from them."""
+        data = _content(self._repo, self._commit(size), CURSORS)
+        mark = Cursors.model_validate_json(data).log.sealed if data is not None else None
+        return mark.run if mark is not None else None
+
+    def _commit(self, size: int) -> str:
+        """The commit of the newest of the first `size` entries."""
         if size <= self._first:
             self._look_back()
-        return self._repo.commit(self._commits[size - 1 - self._first]).committer.at
+        return self._commits[size - 1 - self._first]
 
     def _look_back(self) -> None:
         """Take in the commits of the verified past too: an entry speaks of a log from before its end."""

@@ -16,13 +16,15 @@ import yaml
 from controller.adapters.git.keys import KeySigner
 from controller.adapters.rekor import RekorSubmitter
 from controller.core.parse import parse
-from controller.ledger.log import CHECKPOINT, checkpoint_of, read_checkpoint
+from controller.core.world import Chosen
+from controller.ledger.log import checkpoint_of, read_checkpoint
 from controller.ledger.rekor import Logged, check_logged
 from controller.model import entry as e
 from controller.reconcile.logbook import LogBook
 from controller.reconcile.visible import Visible
 from controller.uses.view import intent_at
 from tests.integration.test_transparency import PROJECT, TRUST, events, lockgate
+from tests.integration.test_transparency_audit import checkpoint, newest
 from tests.support.agents import SystemClock
 from tests.support.flow import Flow, flow, until
 from tests.support.home import Home
@@ -155,12 +157,6 @@ def home(tmp_path: Path, log: RekorLog) -> Home:
     return made
 
 
-def checkpoint(home: Home) -> bytes:
-    file = home.repo.file(home.ledger.commit or "", CHECKPOINT)
-    assert file is not None
-    return home.repo.read(file.blob)
-
-
 def publish(
     home: Home,
     log: RekorLog,
@@ -183,7 +179,7 @@ def publish(
         }
         answer = RekorSubmitter(signer, SystemClock()).ask(question)
     values = {
-        "run": "dev-1-00000000",
+        "run": newest(home),
         "size": read_checkpoint(note).size,
         "checkpoint": note.decode(),
         "log": name,
@@ -231,6 +227,10 @@ LIES: dict[str, tuple[Callable[[Home, RekorLog], None], str]] = {
         "rekor-entry-invalid",
     ),
     "another-index": (lambda home, log: publish(home, log, checkpoint(home), index=2), "rekor-entry-invalid"),
+    "of-another-run": (
+        lambda home, log: publish(home, log, checkpoint(home), run="dev-9-00000000"),
+        "rekor-entry-invalid",
+    ),
     "too-large": (lambda home, log: publish(home, log, checkpoint(home), size=99), "rekor-entry-invalid"),
     "no-base64": (lambda home, log: publish(home, log, checkpoint(home), body="?"), "rekor-entry-invalid"),
     "no-entry": (
@@ -252,17 +252,19 @@ def test_what_was_chosen_stays_while_it_is_asked_for_and_ends_with_its_log(home:
     intent = intent_at(home.repo, home.documents({"lockgate.yaml": text.encode()}))
     visible = Visible(home.repo, LogBook(home.root, home.controller))
 
-    def chosen() -> tuple[int, bytes] | None:
+    def chosen() -> Chosen | None:
         visible.show(home.ledger)
         return visible.facts(home.ledger, intent).publish
 
     first = chosen()
-    assert first is not None and first[0] == home.ledger.log.size
+    assert first is not None and (first.size, first.run) == (home.ledger.log.size, newest(home))
     home.release("shop-2")
+    home.batch(home.story.run("dev", "shop-2"))
+    assert newest(home) != first.run
     assert chosen() == first
     visible.restart()
     again = chosen()
-    assert again is not None and again[0] == home.ledger.log.size > first[0]
+    assert again is not None and (again.size, again.run) == (home.ledger.log.size, newest(home))
 
 
 def test_a_log_s_address_is_checked() -> None:

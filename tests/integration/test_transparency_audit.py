@@ -51,6 +51,13 @@ def checkpoint(home: Home) -> bytes:
     return home.repo.read(file.blob)
 
 
+def newest(home: Home) -> str:
+    """The newest sealed run."""
+    mark = home.ledger.state.cursors.log.sealed
+    assert mark is not None
+    return mark.run
+
+
 def agent(home: Home) -> KeySigner:
     signer = home.story.agents["a"][1]
     assert isinstance(signer, KeySigner)
@@ -82,7 +89,7 @@ def anchor(home: Home, note: bytes, by: Authority, stamped: bytes = b"", **chang
             }
         )
     values = {
-        "run": "dev-1-00000000",
+        "run": newest(home),
         "size": read_checkpoint(note).size,
         "checkpoint": note.decode(),
         "authority": "example",
@@ -194,6 +201,7 @@ def test_a_false_time_stamp_is_found(home: Home, authority: Authority, stranger:
         (lambda: anchor(home, note, authority, token=base64.b64encode(b"0").decode()), "time-anchor-invalid"),
         (lambda: anchor(home, note, authority, token="!"), "time-anchor-invalid"),
         (lambda: anchor(home, note, authority, size=3), "time-anchor-invalid"),
+        (lambda: anchor(home, note, authority, run="dev-9-00000000"), "time-anchor-invalid"),
         (
             lambda: anchor(home, note, authority, time=datetime.now(UTC) - timedelta(hours=1)),
             "time-anchor-invalid",
