@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import typer
-import yaml
 
 from controller.errors import printable
 
@@ -39,6 +38,8 @@ class Context:
         if self.output is Format.json:
             sys.stdout.write(json.dumps(value, indent=2) + "\n")
         elif self.output is Format.yaml:
+            import yaml  # slow to load, and some commands read no document
+
             sys.stdout.write(yaml.safe_dump(value, sort_keys=False, allow_unicode=True))
         else:
             shown = text()
