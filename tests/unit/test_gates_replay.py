@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from controller.adapters.gates.cel import CelWorker
-from controller.adapters.gates.cel_worker import answer
+from controller.adapters.gates.cel_worker import answer, may_walk_maps
 from controller.core.gates import BUILT_IN, Gate, answer_from, decide_gates, gate_names
 from controller.core.run import UNANSWERED
 from controller.ledger.canonical import canonical, digest
@@ -25,6 +25,38 @@ def test_a_rule_that_depends_on_the_order_of_keys_is_an_error_and_not_a_coin_tos
     given = answer({"rule": "inputs.m.map(k, k)[0] == 'a'", "variables": {}}, {"m": KEYS})
     assert given["error"] == "rule-unstable"
     assert answer({"rule": "'a' in inputs.m.map(k, k)", "variables": {}}, {"m": KEYS})["value"] is True
+
+
+@pytest.mark.parametrize(
+    ("rule", "may"),
+    [
+        ("inputs.list.all(c, c.m.size() > 0)", False),
+        ("inputs.list.filter(c, true).size() > 0", False),
+        ("inputs.deep.list . map(c, c.n) == []", False),
+        ("!(inputs.list.map(c, c.n).size() > 1) || inputs.deep.list.filter(c, true) == []", False),
+        ("inputs.m.map(k, k)[0] == 'a'", True),
+        ("inputs.list[0].m.map(k, k)[0] == 'a'", True),
+        ("inputs.list.map(c, c.m.map(k, k)[0])[0] == 'a'", True),
+        ("inputs.list.filter(c, true).map(c, c)[0].m.map(k, k)[0] == 'a'", True),
+        ("[inputs.m].map(x, x)[0].map(k, k)[0] == 'a'", True),
+        ("[{'list': inputs.m}].exists(inputs, inputs.list.map(k, k)[0] == 'a')", True),
+        ("inputs.m // inputs.list\n.map(k, k)[0] == 'a'", True),
+        ("{'inputs': {'list': inputs.m}}.inputs.list.map(k, k)[0] == 'a'", True),
+        ("(true ? inputs.m : inputs.list).map(k, k)[0] == 'a'", True),
+        ("inputs.absent.map(k, k) == []", True),
+    ],
+)
+def test_only_what_may_walk_a_map_is_asked_many_times(rule: str, may: bool) -> None:
+    inputs = {"m": KEYS, "list": [{"m": KEYS, "n": 1}], "deep": {"list": [{"n": 2}]}}
+    assert may_walk_maps({"rule": rule, "variables": {}}, inputs) is may
+    given = answer({"rule": rule, "variables": {}}, inputs)
+    if may:
+        assert given.get("error") in ("rule-unstable", "cel-error")
+    else:
+        assert "value" in given
+    rebound = {"rule": "inputs.list.map(k, k)[0] == 'a'", "variables": {"inputs": "{'list': inputs.m}"}}
+    assert may_walk_maps(rebound, inputs)
+    assert answer(rebound, inputs)["error"] == "rule-unstable"
 
 
 def test_values_in_messages_look_alike_in_every_process() -> None:

@@ -19,6 +19,10 @@ ROUNDS = 64
 """How often a rule that may walk the keys of a map is evaluated, within `PATIENCE` seconds of processor time."""
 PATIENCE = 0.2
 _WALKS = re.compile(r"\.\s*(?:map|filter)\s*\(")
+_PATH = re.compile(r"(?<![\w.\])])inputs((?:\.[A-Za-z_]\w*)+)\s*$")
+"""What stands before a walk, where it is a plain member of the inputs."""
+_REBINDS = re.compile(r"\(\s*inputs\s*,|//")
+"""A macro's own variable of that name, or a comment: then the text before a walk is not what is walked."""
 
 
 def answer(config: dict[str, Any], inputs: dict[str, Any]) -> dict[str, Any]:
@@ -28,8 +32,7 @@ def answer(config: dict[str, Any], inputs: dict[str, Any]) -> dict[str, Any]:
     on that is no function of its inputs: one that could is evaluated many times, and is an error when the answers
     differ. (One that differs more rarely is found by a replay.)
     """
-    texts = (config["rule"], *config.get("variables", {}).values())
-    rounds = ROUNDS if any(_WALKS.search(text) for text in texts) else 1
+    rounds = ROUNDS if may_walk_maps(config, inputs) else 1
     given = _evaluate(config, inputs)
     begun = time.process_time()
     for _ in range(rounds - 1):
@@ -40,6 +43,26 @@ def answer(config: dict[str, Any], inputs: dict[str, Any]) -> dict[str, Any]:
         what = "the rule's answer depends on the order of a map's keys; ask with `in`, or iterate over a list"
         return {"error": "rule-unstable", "message": what}
     return given
+
+
+def may_walk_maps(config: dict[str, Any], inputs: dict[str, Any]) -> bool:
+    """Whether a rule, or a variable of it, may walk something else than lists of its inputs."""
+    variables = config.get("variables", {})
+    texts = (config["rule"], *variables.values())
+    if "inputs" in variables or any(_REBINDS.search(text) for text in texts):
+        return any(_WALKS.search(text) for text in texts)
+    return any(not _is_list(text[: walk.start()], inputs) for text in texts for walk in _WALKS.finditer(text))
+
+
+def _is_list(before: str, inputs: Any) -> bool:
+    """Whether the text before a walk ends in a member of the inputs that is a list."""
+    path = _PATH.search(before)
+    if path is None:
+        return False
+    value = inputs
+    for name in path[1].split(".")[1:]:
+        value = value.get(name) if isinstance(value, dict) else None
+    return isinstance(value, list)
 
 
 def _evaluate(config: dict[str, Any], inputs: dict[str, Any]) -> dict[str, Any]:
