@@ -5,7 +5,9 @@ from datetime import timedelta
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.support.worlds import Theatre, canary, check_invariants
+from tests.support.world_checks import check_invariants
+from tests.support.world_documents import canary
+from tests.support.worlds import Theatre
 
 VERBS = ("approve", "reject", "pause", "resume", "abort", "rollback", "continue")
 EVENTS = st.one_of(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from tests.scenarios.stage import ONE, TWO, Stage, scene
-from tests.support.worlds import canary
+from tests.support.world_documents import canary
 
 
 @scene

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from tests.scenarios.stage import CEL, TWO, Stage, freeze, scene
-from tests.support.worlds import canary, stage
+from tests.support.world_documents import canary, stage
 
 
 @scene

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from controller.model.entry import Sealed
 from tests.scenarios.stage import ONE, Stage, scene
-from tests.support.worlds import canary, document, stage
+from tests.support.world_documents import canary, document, stage
 
 
 @scene

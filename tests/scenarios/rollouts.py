@@ -7,7 +7,7 @@ from typing import Any
 
 from controller.core.gates import Question
 from tests.scenarios.stage import ONE, Stage, scene
-from tests.support.worlds import canary, stage
+from tests.support.world_documents import canary, stage
 
 
 @scene

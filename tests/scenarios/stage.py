@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tests.support.worlds import Theatre, document
+from tests.support.world_documents import document
+from tests.support.worlds import Theatre
 
 ONE = {"count": 1, "roles": {"reviewers": 1}}
 TWO = {"count": 2, "roles": {"reviewers": 2}}

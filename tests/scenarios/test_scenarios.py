@@ -13,7 +13,7 @@ import pytest
 
 from tests.scenarios import approving, gating, rollbacks, rollouts
 from tests.scenarios.stage import SCENES, Stage
-from tests.support.worlds import check_invariants
+from tests.support.world_checks import check_invariants
 
 HERE = Path(__file__).parent
 SUBJECTS = (rollouts, rollbacks, gating, approving)

@@ -7,24 +7,19 @@ the record demands. So the state evolves exactly as in the product; `lines` tell
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
-from itertools import pairwise
 from typing import Any
 
 import yaml
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from controller.adapters.git.keys import KeySigner
-from controller.core.artifacts import NAMES, Templates, artifacts_of
+from controller.core.artifacts import Templates
 from controller.core.decide import decide
 from controller.core.effects import Recorded, orders_of, sampling, settled, slot_reverts
 from controller.core.gates import Question
-from controller.core.parse import Parsed, parse
 from controller.core.pinned import run_documents
 from controller.core.requests import RequestVerdict, judge_request, write_request
 from controller.core.run import Run, fold
@@ -32,160 +27,33 @@ from controller.core.trust import TrustState
 from controller.core.validate import assemble
 from controller.core.world import CompletedAt, Decision, Facts, RunDocuments, World
 from controller.ledger import append
-from controller.ledger import fold as derived
 from controller.ledger.append import Ledger
 from controller.ledger.canonical import canonical, digest
-from controller.ledger.entry import artifact_path
-from controller.model.documents import ReleaseLock, lock_bytes, manifest_digest
-from controller.model.entry import Accepted, Actor, Draft, Entry, LockMade, MainRefused, Observed, Pin, SlotChange
+from controller.model.entry import Accepted, Draft, Entry, MainRefused, Observed, SlotChange
 from controller.model.history import Change, Commit, Person, TreeFile
 from controller.model.intent import Intent
-from controller.model.keys import key_id
 from controller.model.lock import release_digest
-from controller.model.order import (
-    PLAN,
-    AgentStatement,
-    ComponentState,
-    LogState,
-    Order,
-    Report,
-    Sample,
-    statement_of,
-)
+from controller.model.order import AgentStatement, LogState, Order, Report, Sample, statement_of
 from controller.model.request import Request
 from controller.reconcile.reading import previous_target, target_of
 from controller.settings import artifact_templates
 from tests.support.history import ssh_key
+from tests.support.world_agents import Agent
+from tests.support.world_documents import (
+    blob_id,
+    document,
+    git,
+    lock_made,
+    parsed,
+    project,
+    slot_change,
+)
+from tests.support.world_tree import Reader, Tree
 
 TEMPLATES = Templates(artifact_templates())
 START = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
 SIGNER = KeySigner(ed25519.Ed25519PrivateKey.from_private_bytes(b"throw-away key of the scenarios."))
-PEOPLE = ("alice", "dave", "bob", "carol", "olga", "olivia", "controller")
 MOST_PASSES = 60
-
-
-@lru_cache(maxsize=4096)
-def parsed(path: str, data: bytes) -> Parsed:
-    """A parsed file; scenarios read the same ones over and over."""
-    return parse(path, data)
-
-
-def git(text: str) -> str:
-    return hashlib.sha1(text.encode()).hexdigest()
-
-
-def blob_id(data: bytes) -> str:
-    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
-
-
-def document(kind: str, name: str, **spec: Any) -> bytes:
-    body = {"apiVersion": "lockgate.dev/v1", "kind": kind, "metadata": {"name": name}, "spec": spec}
-    return yaml.safe_dump(body, sort_keys=False).encode()
-
-
-def trust(version: int = 1) -> bytes:
-    return document(
-        "Trust",
-        "trust",
-        version=version,
-        principals={n: {"keys": [ssh_key(n)], "emails": [f"{n}@example.com"]} for n in PEOPLE},
-        roles={
-            "owners": {"members": ["olivia"], "threshold": 1},
-            "developers": ["alice", "dave"],
-            "reviewers": ["bob", "carol"],
-            "operators": ["olga"],
-            "controller": ["controller"],
-        },
-        paths=[{"match": "**", "write": ["developers", "reviewers", "controller"]}],
-        actions=[
-            {
-                "environments": ["*"],
-                "allow": {
-                    "operators": ["pause", "resume", "abort", "rollback", "continue", "replay"],
-                    "reviewers": ["approve", "reject"],
-                    "developers": ["approve"],
-                },
-            }
-        ],
-    )
-
-
-ERRORS = {
-    "source": "agents",
-    "metric": "error_rate",
-    "successWhen": "value < 0.05",
-    "interval": "10s",
-    "minSamples": 3,
-    "failureLimit": 0,
-}
-
-
-def stage(percent: int, **more: Any) -> dict[str, Any]:
-    return {"percent": percent, "deadline": "5m", **more}
-
-
-def canary(*percents: int, **more: Any) -> dict[str, Any]:
-    """A strategy's spec: stages that measure the error rate."""
-    stages = [stage(p, minHealthyTime="30s", analysis=["errors"]) for p in percents]
-    return {"stages": stages, "analysis": {"errors": ERRORS}, **more}
-
-
-Answering = Callable[[Order, int], str | None]
-"""What an agent makes of an order at its n-th asking: "ok", an error code, or None for silence."""
-
-
-@dataclass
-class Agent:
-    """A scripted agent: it answers orders and sends a sample each tick while asked to."""
-
-    name: str
-    environment: str
-    orders: Answering = lambda order, times: "ok"
-    errors: int = 0
-    requests: int = 100
-    healthy: bool | None = True
-    plan: str | None = None
-    """The digest of the plan that it says it followed, where that is not the ordered one."""
-    mute: bool = False
-    executed: list[str] = field(default_factory=list)
-    sequence: int = 0
-
-
-class Tree:
-    """The evidence branch's newest tree, as the part of ports.Repo that loading reads."""
-
-    def __init__(self) -> None:
-        self.paths: dict[str, bytes] = {}
-        self.blobs: dict[str, bytes] = {}
-
-    def write(self, changes: Mapping[str, bytes | None]) -> None:
-        for path, data in changes.items():
-            if data is None:
-                self.paths.pop(path, None)
-            else:
-                self.paths[path] = data
-                self.blobs[blob_id(data)] = data
-
-    def file(self, commit: str, path: str) -> TreeFile | None:
-        return TreeFile(blob_id(self.paths[path]), 0o100644) if path in self.paths else None
-
-    def files(self, commit: str, prefix: str = "") -> Iterator[tuple[str, TreeFile]]:
-        for path in sorted(self.paths):
-            if path.startswith(prefix):
-                yield path, TreeFile(blob_id(self.paths[path]), 0o100644)
-
-    def read(self, blob: str) -> bytes:
-        return self.blobs[blob]
-
-
-class Reader:
-    """Pinned documents by blob, as `run_documents` asks for them."""
-
-    def __init__(self) -> None:
-        self.blobs: dict[str, bytes] = {}
-
-    def document(self, pin: Pin) -> Any:
-        return parsed(pin.path, self.blobs[pin.blob]).document
 
 
 class Theatre:
@@ -209,7 +77,6 @@ class Theatre:
         self.entries: list[Entry] = []
         self.lines: list[str] = []
         self.roles = dict(roles or {})
-        self.files: dict[str, bytes] = {}
         self.inbox: list[AgentStatement] = []
         self.answers: dict[str, dict[str, Any]] = {}
         self.tags: dict[str, str] = {}
@@ -232,24 +99,11 @@ class Theatre:
         self._folded: tuple[Ledger, dict[str, Run]] | None = None
         self.crash = False
         """Whether every pass begins with a restart: all it knows is read back from the evidence tree."""
-        base: dict[str, bytes] = {
-            "lockgate.yaml": document("Project", "lockgate-project").replace(b"lockgate-project", b"shop"),
-            "trust/trust.yaml": trust(),
-            "components/api.yaml": document("Component", "api", repository="oci-layout:api"),
-            "components/worker.yaml": document("Component", "worker", repository="oci-layout:worker"),
-            "strategies/roll.yaml": document("Strategy", "roll", **(strategy or {"stages": [stage(100)]})),
-            "strategies/once.yaml": document("Strategy", "once", stages=[stage(100)]),
-            "environments/staging.yaml": document("Environment", "staging", strategy="once", gates="none"),
-        }
-        for name, spec in (policies or {}).items():
-            base[f"policies/{name}.yaml"] = document("Policy", name, **spec)
-        spec = {"order": 30, "strategy": "roll", "gates": gates, "approvals": dict(approvals or {}), **environment}
-        base["environments/prod.yaml"] = document("Environment", "prod", **spec)
-        self.files = base
+        self.files = project(strategy, policies or {}, gates=gates, approvals=dict(approvals or {}), **environment)
         self.declare("staging", "staging-1")
         for number in range(1, agents + 1):
             self.declare("prod", f"prod-{number}")
-        self.trust = TrustState.parse(base["trust/trust.yaml"])
+        self.trust = TrustState.parse(self.files["trust/trust.yaml"])
         genesis = append.genesis_draft("shop", self.main, {"main": "refs/heads/main"}, self.now)
         self._append([genesis])
         self.lines.clear()
@@ -279,7 +133,7 @@ class Theatre:
                 self.files[path] = data
         for path, data in sorted(files.items()):
             if path.startswith("promotions/") and data is not None and not by_controller:
-                self.pending_slots.append(self._slot(commit, path, data, author, merger, before))
+                self.pending_slots.append(slot_change(commit, path, data, author, merger, before, self.now))
         self.waiting_main = commit
         return commit
 
@@ -514,27 +368,7 @@ class Theatre:
         if code is None:
             return False
         agent.executed.append(order.id)
-        agent.sequence += 1
-        body = Report(
-            order=order.id,
-            run=order.run,
-            stage=order.stage,
-            attempt=order.attempt,
-            target=order.target,
-            action=order.action,
-            sequence=agent.sequence,
-            status="succeeded" if code == "ok" else "failed",
-            code=code,
-            message="" if code == "ok" else f"it said {code}",
-            release=order.release,
-            manifest_digest=order.manifest_digest,
-            plan=agent.plan or order.artifacts.get(PLAN),
-            components={n: ComponentState(digest=c.digest, running=True) for n, c in order.components.items()},
-            healthy=agent.healthy,
-            started=self.now,
-            finished=self.now,
-        )
-        self.say(agent.name, body)
+        self.say(agent.name, agent.report(order, code, self.now))
         return True
 
     def say(self, agent: str, body: Report | Sample) -> None:
@@ -551,19 +385,7 @@ class Theatre:
             agent = self.agents[name]
             if request is None or agent.mute:
                 continue
-            agent.sequence += 1
-            body = Sample(
-                agent=name,
-                environment=agent.environment,
-                run=request.run,
-                stage=request.stage,
-                sequence=agent.sequence,
-                at=self.now,
-                healthy=agent.healthy,
-                requests=agent.requests,
-                errors=agent.errors,
-            )
-            self.say(name, body)
+            self.say(name, agent.sample(request, self.now))
 
     # -- inside ----------------------------------------------------------------------------------------------
 
@@ -571,74 +393,12 @@ class Theatre:
         self.count += 1
         return git(f"commit {self.count}")
 
-    def _slot(
-        self, commit: str, path: str, data: bytes, author: str, merger: str, before: Mapping[str, bytes]
-    ) -> SlotChange:
-        spec: Any = parsed(path, data).document
-        assert spec is not None, parsed(path, data).diagnostics
-        spec = spec.spec
-        signer = Actor(principal=merger, key_id=key_id(ssh_key(merger)))
-        lock = before.get(f"releases/{spec.release}.lock.yaml")
-        begin = spec.schedule.not_before if spec.schedule else None
-        return SlotChange(
-            environment=path.removeprefix("promotions/").removesuffix(".yaml"),
-            commit=commit,
-            pin=Pin(path=path, blob=blob_id(data), sha256=digest(data)),
-            release=spec.release,
-            reason=spec.reason,
-            ticket=spec.ticket,
-            not_before=begin,
-            expires=self.now + spec.expires_after if spec.expires_after else None,
-            requester=Actor(principal=author),
-            authors=(author,),
-            approvers=(signer,) if merger != author and merger in ("bob", "carol") else (),
-            seen_lock=blob_id(lock) if lock is not None else None,
-            at=self.now,
-        )
-
     def _answered(self, question: Question) -> dict[str, Any] | None:
         if question.type == "resolve":
-            return {"lock": self._lock(question.payload).model_dump(mode="json", by_alias=True)}
+            asked = release_digest(self.intent().releases[question.payload["release"]].document)
+            made = lock_made(question.payload, asked, self.tags, self.roles)
+            return {"lock": made.model_dump(mode="json", by_alias=True)}
         return self.answer(question)
-
-    def _lock(self, payload: Mapping[str, Any]) -> LockMade:
-        name = payload["release"]
-        asked = release_digest(self.intent().releases[name].document)
-        components = {c: digest(f"{name}/{c}".encode()) for c in payload["components"]}
-        lock = ReleaseLock.model_validate(
-            {
-                "apiVersion": "lockgate.dev/v1",
-                "kind": "ReleaseLock",
-                "metadata": {"name": name},
-                "spec": {
-                    "manifestDigest": manifest_digest(components),
-                    "releaseDigest": asked,
-                    "components": {
-                        c: {
-                            "repository": f"oci-layout:{c}",
-                            "digest": d,
-                            "tag": self.tags.get(c),
-                            "role": self.roles.get(c, "primary"),
-                            "mediaType": "application/vnd.oci.image.index.v1+json",
-                            "candidates": {"count": 1, "digest": digest(b"[]")},
-                        }
-                        for c, d in components.items()
-                    },
-                    "resolvedAt": "2026-01-05T08:00:00Z",
-                    "resolver": "lockgate/0",
-                },
-            }
-        )
-        data = lock_bytes(lock)
-        return LockMade(
-            release=name,
-            path=f"releases/{name}.lock.yaml",
-            manifest_digest=lock.spec.manifest_digest,
-            release_digest=asked,
-            sha256=digest(data),
-            components=components,
-            content=data.decode(),
-        )
 
     def _append(self, drafts: Any) -> None:
         prepared = append.prepare(self.ledger, list(drafts), SIGNER, "shop/x")
@@ -680,50 +440,3 @@ def shown(decision: Decision) -> bytes:
             "look": decision.next_look.isoformat() if decision.next_look else None,
         }
     )
-
-
-def check_invariants(theatre: Theatre) -> None:
-    """What holds of any recorded history, however it came about."""
-    entries = theatre.entries
-    assert [e.predicate.index for e in entries] == list(range(len(entries)))
-    by_run: dict[str, list[Entry]] = {}
-    for entry in entries:
-        if entry.run is not None:
-            by_run.setdefault(entry.run, []).append(entry)
-    for run_id, own in by_run.items():
-        assert [e.predicate.sequence for e in own] == list(range(1, len(own) + 1)), run_id
-        sealed = [e for e in own if e.kind == "sealed"]
-        assert len(sealed) <= 1
-        assert not sealed or own[-1] is sealed[0]
-        assert sealed or run_id in theatre.ledger.open_entries
-        _check_orders(own)
-        for value in [v for e in own if e.kind == "ordered" for v in e.detail.artifacts.values()]:
-            assert digest(theatre.tree.paths[artifact_path(value)]) == value
-        for one, other in pairwise(own):
-            assert (one.kind, one.predicate.detail) != (other.kind, other.predicate.detail), f"twice: {one.path}"
-
-
-def _check_orders(own: list[Entry]) -> None:
-    run = fold(own[:1])
-    touched: set[str] = set(run.opened.carried)
-    ids: set[str] = set()
-    for entry in own[1:]:
-        if entry.kind == "ordered":
-            detail = entry.detail
-            assert run.inputs is not None and run.gates is not None
-            assert detail.artifacts == artifacts_of(run, detail.action)
-            assert set(detail.artifacts) == set(NAMES)
-            if detail.action == "deploy":
-                # Gates passed, for this stage, and were decided when the order was, or after the run rested.
-                assert run.gates.aggregate in ("PASS", "WARN")
-                assert run.gates.stage == detail.stage
-                assert {o.target for o in detail.orders} <= set(run.inputs.stages[detail.stage].targets)
-                touched |= {o.target for o in detail.orders}
-            elif detail.action == "rollback":
-                assert {o.target for o in detail.orders} <= touched
-            assert not ids & {o.id for o in detail.orders}
-            ids |= {o.id for o in detail.orders}
-        run = fold([*own[: own.index(entry)], entry])
-
-
-__all__ = ["START", "Agent", "Theatre", "canary", "check_invariants", "derived", "document", "stage", "trust"]

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from controller.model.entry import Replayed, RequestJudged
-from tests.support.worlds import Theatre, git
+from tests.support.world_documents import git
+from tests.support.worlds import Theatre
 
 DIGEST = "sha256:" + "1" * 64
 

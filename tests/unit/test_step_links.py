@@ -11,7 +11,9 @@ from controller.model.keys import key_id
 from controller.model.link import LinkSignature, approve_link, deploy_link, link_name
 from controller.model.order import Report, Sample
 from tests.support.evidence import sha
-from tests.support.worlds import Agent, Theatre, document
+from tests.support.world_agents import Agent
+from tests.support.world_documents import document
+from tests.support.worlds import Theatre
 
 KEYS: dict[str, KeySigner] = {}
 
