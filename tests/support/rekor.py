@@ -100,22 +100,26 @@ class RekorLog:
     def checkpoint(self, extra: str = "") -> str:
         """The signed note over the tree as it is now, with a line of a witness that nobody here knows."""
         body = f"{self.origin}\n{len(self.bodies)}\n{b64(tree_hash(self.leaves))}\n{extra}"
-        public = self.key.public_key()
         if isinstance(self.key, ed25519.Ed25519PrivateKey):
-            raw = public.public_bytes(Encoding.Raw, PublicFormat.Raw)
-            key_id = hashlib.sha256(self.origin.encode() + b"\n\x01" + raw).digest()[:4]
             signature = self.key.sign(body.encode())
         else:
-            der = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-            key_id = hashlib.sha256(der).digest()[:4]
             signature = self.key.sign(body.encode(), ec.ECDSA(hashes.SHA256()))
-        return f"{body}\n— witness.example.com {b64(bytes(76))}\n— {self.origin} {b64(key_id + signature)}\n"
+        signed = b64(self.log_id[:4] + signature)
+        return f"{body}\n— witness.example.com {b64(bytes(76))}\n— {self.origin} {signed}\n"
+
+    @property
+    def log_id(self) -> bytes:
+        """The key's id in signed notes, not cut."""
+        public = self.key.public_key()
+        if isinstance(public, ed25519.Ed25519PublicKey):
+            return hashlib.sha256(self.origin.encode() + b"\n\x01" + public.public_bytes_raw()).digest()
+        return hashlib.sha256(public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).digest()
 
     def entry(self, index: int) -> dict[str, Any]:
         """The TransparencyLogEntry, as JSON of protocol buffers has it."""
         return {
             "logIndex": str(index),
-            "logId": {"keyId": b64(hashlib.sha256(self.pem.encode()).digest())},
+            "logId": {"keyId": b64(self.log_id)},
             "kindVersion": {"kind": "hashedrekord", "version": "0.0.2"},
             "integratedTime": "0",
             "inclusionPromise": None,
