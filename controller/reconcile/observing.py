@@ -124,22 +124,24 @@ def new_requests(
 ) -> list[tuple[Commit, RequestVerdict]]:
     """The commits of the requests branch that have no verdict yet, oldest first, judged by trust.
 
-    Raises Stalled("requests-rewound") when the branch lost commits that were judged.
+    Raises Stalled("requests-rewound") when the branch lost commits that were judged, or is gone with them.
     """
     judged = ledger.state.cursors.requests
-    if tip is None or tip == judged:
+    if tip == judged:
         return []
     try:
-        commits = repo.first_parents(tip, judged)
-    except Refused as error:
+        commits = repo.first_parents(tip, judged) if tip is not None else None
+    except Refused:
+        commits = None
+    if commits is None:
         raise Stalled(
             "requests-rewound",
             "the requests branch lost requests that were judged",
             where="lockgate/requests",
             expected=f"a descendant of {judged[:12]}" if judged else "",
-            got=tip[:12],
+            got=tip[:12] if tip is not None else "no branch",
             cure="push the former branch back from a clone",
-        ) from error
+        )
     found = []
     for commit in commits:
         verdict = judge_asked(repo, read_asked(repo, commit.id), trust, project, now, seen, ledger.commit)

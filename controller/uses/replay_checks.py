@@ -204,8 +204,7 @@ class Replay:
             if again is None:
                 undecided = undecided or f"gate {verdict.gate} cannot be asked here"
             elif again != verdict:
-                text = f"gate {verdict.gate} gives {again.verdict} {again.code}, recorded is {verdict.verdict}"
-                problems.append(("decision-mismatch", entry.path, f"{text} {verdict.code}"))
+                problems.append(("decision-mismatch", entry.path, _unlike(again, verdict)))
             verdicts.append(again or verdict)
         problems += [("decision-mismatch", entry.path, text) for text in self._whole(run, detail)]
         replayed = None if undecided else decision_digest(verdicts)
@@ -307,6 +306,9 @@ class Replay:
         problems: tuple[Problem, ...] = ()
         if (chosen, verdict.criteria, run.evaluating_since) != (detail.verdict, detail.criteria, detail.since):
             text = f"the stage's statements give {chosen or 'no verdict yet'}, recorded is {detail.verdict}"
+            if chosen == detail.verdict:
+                since = run.evaluating_since == detail.since
+                text = f"the stage's statements give other {'criteria' if since else 'times'} than recorded"
             problems = (("verdict-mismatch", entry.path, text),)
         again = detail.model_copy(
             update={
@@ -338,3 +340,12 @@ class Replay:
             )
         except (KeyError, TypeError):
             return None
+
+
+def _unlike(again: Verdict, recorded: Verdict) -> str:
+    """How a gate's answer differs from the one on record."""
+    came, was = (f"{one.verdict} {one.code}" for one in (again, recorded))
+    if came != was:
+        return f"gate {recorded.gate} gives {came}, recorded is {was}"
+    other = [name for name, value in recorded.wire().items() if again.wire()[name] != value]
+    return f"gate {recorded.gate} gives {came} as recorded, but another {', '.join(other)}"

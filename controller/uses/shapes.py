@@ -43,9 +43,19 @@ class WhyShape(TypedDict):
     notes: list[str]
 
 
+class LetStandShape(TypedDict):
+    """A refused commit of main that owners let stand, who did and why; nobody where a restart of evidence did."""
+
+    commit: str
+    code: str
+    by: list[str]
+    reasons: list[str]
+
+
 class StatusShape(TypedDict):
     """One environment. `release`, `manifestDigest` and `since` are what runs there; `run` is the open run, else
-    the last one, and `phase` its phase ("idle" when there was none); `stage` counts from 1."""
+    the last one, and `phase` its phase ("idle" when there was none); `stage` counts from 1. `letStand` is about
+    main, and so the same for all."""
 
     environment: str
     release: str | None
@@ -58,6 +68,7 @@ class StatusShape(TypedDict):
     stages: int | None
     waitingFor: list[str]
     actions: list[str]
+    letStand: list[LetStandShape]
 
 
 class SideShape(TypedDict):

@@ -36,6 +36,15 @@ def _row(found: View, environment: str, now: datetime) -> StatusShape:
         "stages": len(inputs.stages) if inputs is not None else None,
         "waitingFor": [_line(b.message, b.until, b.unblock) for b in blockers(found, environment, now)],
         "actions": actions(found, environment),
+        "letStand": [
+            {
+                "commit": one.commit,
+                "code": one.code,
+                "by": [each.principal for each in one.acknowledgements],
+                "reasons": [each.reason for each in one.acknowledgements],
+            }
+            for one in found.state.cursors.let_stand
+        ],
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 from datetime import timedelta
 from pathlib import Path
 
@@ -104,6 +105,11 @@ def test_two_owners_let_a_refused_commit_stand_and_main_goes_on(site: Site) -> N
     status = says(site, "status")[1]
     assert f"{oid[:8]} ({code}) is let stand by its owners" in status
     assert "olivia: the typo was read by both of us" in status and "oscar:" in status
+
+    for row in json.loads(says(site, "-o", "json", "status")[1]):
+        (stands,) = row["letStand"]
+        assert (stands["commit"], stands["code"], stands["by"]) == (oid, code, ["olivia", "oscar"])
+        assert stands["reasons"][0] == "the typo was read by both of us"
 
     report = site.verify()
     assert report.verified, report.findings

@@ -33,6 +33,7 @@ ATTACKS = {
     "merge from another clone": "unit/test_accept.py::test_a_merge_from_another_clone_in_trailer_mode",
     "unsigned commit on evidence": "integration/test_repair.py::test_foreign_commits_are_removed_forward",
     "evidence deleted": "integration/test_repair.py::test_evidence_deleted",
+    "judged requests taken away": "integration/test_repair.py::test_requests_that_were_judged_are_taken_away",
     "longer forked log": "integration/test_log_at_agents.py::test_another_history_than_before_is_refused",
     "controller restored from an old clone": "integration/test_transparency.py::"
     "test_a_controller_restored_from_an_old_clone",

@@ -1,5 +1,5 @@
-"""A developer moves an agent of prod to dev, where less is asked: main stands still for it alone, and with a reviewer's
-merge the agent itself takes no order for another environment than the one that it was started for."""
+"""A developer moves an agent of prod to dev, where less is asked: main stands still for it alone, and with a
+reviewer's merge the agent itself takes no order for another environment than the one that it was started for."""
 
 from __future__ import annotations
 

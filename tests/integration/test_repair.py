@@ -18,6 +18,7 @@ from controller.uses.status import status
 from controller.uses.view import evidence_tip, view
 from controller.uses.why import blockers
 from tests.support.flow import Flow, strategy
+from tests.support.guarded import REQUESTS, Clone
 from tests.support.site import EVIDENCE, Site, quiet
 
 PATIENT = "    - {percent: 100, minHealthyTime: 1s, deadline: 1h}\n"
@@ -368,6 +369,27 @@ def test_evidence_deleted(site: Site, remembered: bool) -> None:
     site.git("update-ref", EVIDENCE, tip)
     assert site.settle() == ""
     assert site.verify().verified
+
+
+@pytest.mark.parametrize("remembered", [True, False], ids=["remembered", "forgotten"])
+def test_requests_that_were_judged_are_taken_away(site: Site, tmp_path: Path, remembered: bool) -> None:
+    """With the whole branch, or only the newest: until they are back nobody knows what else was asked for."""
+    clone = Clone.copy(site.stage, tmp_path / "asked")
+    assert isinstance(clone, Clone)
+    first = clone.asked("alice")
+    clone.git("update-ref", REQUESTS, first)
+    assert clone.settle() == ""
+    later = clone.commit("alice", {"requests/x": b"x"}, first)
+    clone.git("update-ref", REQUESTS, later)
+    assert clone.settle() == ""
+    state = "state" if remembered else "fresh"
+    for attack in (["-d", REQUESTS], [REQUESTS, first], [REQUESTS, clone.commit("alice", {}, first)]):
+        clone.git("update-ref", *attack)
+        assert clone.settle(state) == "requests-rewound"
+        assert "requests-rewound" in {finding.code for finding in clone.verify().findings}
+    clone.git("update-ref", REQUESTS, later)
+    assert clone.settle(state) == ""
+    assert clone.verify().findings == ()
 
 
 def test_the_states_memory_may_be_lost_between_attacks(site: Site) -> None:
