@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from controller.cli.context import Context, context_of
-from controller.cli.serve import duration
-from controller.cli.session import KeyOption, NameOption, RootOption, person, writing
+from controller.cli.session import KeyOption, NameOption, RootOption, duration, person, writing
 from controller.errors import Invalid, Refused, UsageError
 
 if TYPE_CHECKING:

@@ -12,18 +12,13 @@ import typer
 
 from controller.cli.context import context_of
 from controller.cli.export import answer_of, at_least, minimum_of, verify_bundle
-from controller.cli.session import load_root, reading
-from controller.errors import Invalid, UsageError
+from controller.cli.session import PinnedOption, pinned_root, reading
+from controller.errors import Invalid
 
 if TYPE_CHECKING:
     from controller.model.trustroot import TrustRoot
     from controller.uses.past import Past
     from controller.uses.past_file import PastFile
-
-Pinned = Annotated[
-    Path | None,
-    typer.Option("--trust-root", help="The pinned trust root: everything is verified from it."),
-]
 
 
 def register(app: typer.Typer) -> None:
@@ -33,7 +28,7 @@ def register(app: typer.Typer) -> None:
 
 def verify(
     context: typer.Context,
-    trust_root: Pinned = None,
+    trust_root: PinnedOption = None,
     run: Annotated[str | None, typer.Option("--run", help="Report findings about this run only.")] = None,
     since: Annotated[
         str | None, typer.Option("--since", help="Walk only the evidence after this commit, verified before.")
@@ -58,8 +53,7 @@ def verify(
     from controller.uses.verify import verify as verify_history
     from controller.wiring.repos import ask_cel, verify_ssh
 
-    root = load_root(needed_root(trust_root))
-    assert root is not None
+    root = pinned_root(trust_root)
     options = context_of(context)
     if bundle is not None:
         verify_bundle(options, bundle, root, min_checkpoint)
@@ -131,17 +125,3 @@ def _progress(wanted: bool) -> Callable[[int, int], None] | None:
         print(f"verifying {done}/{total}", end=end, file=sys.stderr, flush=True)
 
     return show
-
-
-def needed_root(trust_root: Path | None) -> Path:
-    """The root's path. Raises UsageError("trust-root-missing")."""
-    if trust_root is None:
-        raise UsageError(
-            "trust-root-missing",
-            "nothing can be verified without a pinned root",
-            where="--trust-root",
-            expected="the trust-root.json of this project",
-            got="none",
-            cure="give --trust-root FILE or set LOCKGATE_TRUST_ROOT",
-        )
-    return trust_root

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from controller import __version__
-from controller.cli.context import Context, context_of
-from controller.cli.session import RootOption, now, reading
+from controller.cli.context import context_of
+from controller.cli.session import RootOption, git_config, now, reading
 from controller.errors import Invalid, Refused, Unavailable, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from controller.model.intent import Intent
-    from controller.model.lock import LockedComponent, ReleaseLock
+    from controller.model.lock import ReleaseLock
     from controller.uses.view import View
     from controller.wiring.repos import GitRepo
 
@@ -61,9 +61,9 @@ def init(
     options = context_of(context)
     directory = directory.absolute()
     name = owner or "owner"
-    address = email or _git_config("user.email") or f"{name}@example.com"
+    address = email or git_config("user.email") or f"{name}@example.com"
     private = (outside or directory.with_name(f"{directory.name}-private")).absolute()
-    workshop = GitWorkshop((_git_config("user.name") or name, address))
+    workshop = GitWorkshop((git_config("user.name") or name, address))
     try:
         made = making.init(
             directory,
@@ -106,14 +106,6 @@ def _made(value: Mapping[str, Any]) -> str:
         f"next: lockgate --repo {value['directory']} controller --trust-root {value['trustRoot']} "
         f"--signing-key {value['keys']['controller']}"
     )
-
-
-def _git_config(name: str) -> str | None:
-    try:
-        found = subprocess.run(["git", "config", name], capture_output=True, text=True, timeout=5)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return found.stdout.strip() or None
 
 
 # --- validate --------------------------------------------------------------------------------------------
@@ -287,13 +279,10 @@ def resolve(
                         _write_lock(Path(options.repo), lock)
         finally:
             registry.close()
-    _answer(options, answers, release is not None, lambda: render.resolve_text(answers, check))
+    value = answers[0] if release is not None else answers
+    options.answer(value, lambda: render.resolve_text(answers, check))
     if check and any(one["moved"] or one["changed"] for one in answers):
         raise typer.Exit(1)
-
-
-def _answer(options: Context, answers: list[dict[str, Any]], one: bool, text: Any) -> None:
-    options.answer(answers[0] if one else answers, text)
 
 
 def _write_lock(folder: Path, lock: ReleaseLock) -> None:
@@ -327,28 +316,15 @@ def _wanted(intent: Intent, check: bool) -> list[str]:
 
 
 def _resolved(found: View, intent: Intent, name: str, registry: Any) -> Any:
+    from controller.uses.resolve import pinned_by
     from controller.uses.resolve import resolve as resolve_release
 
     loaded = _loaded(intent, name)
-    pinned: Mapping[str, LockedComponent] | None = None
-    if loaded.document.spec.pin_from is not None:
-        place = found.state.environments.get(loaded.document.spec.pin_from)
-        lock = intent.locks.get(place.release) if place is not None and place.release else None
-        if lock is None:
-            raise Invalid(
-                "pin-source-missing",
-                "nothing has completed in the environment to pin from",
-                where=f"pinFrom: {loaded.document.spec.pin_from}",
-                expected="a completed release there",
-                got="none",
-                cure="name the components' versions, or promote a release there first",
-            )
-        pinned = lock.document.spec.components
     return resolve_release(
         loaded,
         intent.components,
         registry,
-        pinned=pinned,
+        pinned=pinned_by(loaded.document, intent, found.state.environments),
         resolver_version=f"lockgate/{__version__}",
         now=now(),
     )

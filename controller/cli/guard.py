@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from controller.cli.context import Context, context_of
+from controller.cli.session import pinned_root
 from controller.errors import UsageError
 
 if TYPE_CHECKING:
@@ -38,18 +39,7 @@ def guard(
     ] = None,
 ) -> None:
     """Judge a push inside the origin's receive hook; exit code 0 lets it land, every other one refuses it."""
-    from controller.model.trustroot import TrustRoot
-
-    if trust_root is None:
-        raise UsageError(
-            "trust-root-missing",
-            "no push can be judged without a pinned root",
-            where="--trust-root",
-            expected="the trust-root.json of this project",
-            got="none",
-            cure="give --trust-root FILE or set LOCKGATE_TRUST_ROOT",
-        )
-    root = TrustRoot.load(trust_root)
+    root = pinned_root(trust_root)
     options = context_of(context)
     if install is not None:
         _install(options, install, root)

@@ -10,8 +10,7 @@ import typer
 
 from controller.cli.ask import EnvironmentArgument, ReasonOption, TicketOption, known_release, needed_reason
 from controller.cli.context import context_of
-from controller.cli.serve import duration
-from controller.cli.session import KeyOption, NameOption, RootOption, now, person, writing
+from controller.cli.session import KeyOption, NameOption, RootOption, duration, now, person, writing
 from controller.errors import Invalid, LockgateError
 
 if TYPE_CHECKING:

@@ -8,13 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from controller.cli.context import context_of
-from controller.cli.session import load_root, reading
+from controller.cli.session import PinnedOption, pinned_root, reading
 from controller.errors import UsageError
-
-Pinned = Annotated[
-    Path | None,
-    typer.Option("--trust-root", help="The pinned trust root: everything is checked from it."),
-]
 
 
 def register(app: typer.Typer) -> None:
@@ -32,13 +27,13 @@ def make(
         int | None, typer.Argument(help="One entry's sequence; without it, every entry.", metavar="N")
     ] = None,
     out: Annotated[Path, typer.Option("--out", help="Folder for the entries and their receipts.")] = Path(),
-    trust_root: Pinned = None,
+    trust_root: PinnedOption = None,
 ) -> None:
     """Write entries of a run and a receipt (.tlog-proof) for each into a folder."""
     from controller.uses.receipts import receipts
     from controller.wiring.repos import verify_ssh
 
-    root = _root(trust_root)
+    root = pinned_root(trust_root)
     options = context_of(context)
     with reading(options, trust_root) as repo:
         made = receipts(repo, root, run, verify_ssh, number)
@@ -56,14 +51,14 @@ def check(
     context: typer.Context,
     receipt: Annotated[Path, typer.Argument(help="The receipt.", metavar="RECEIPT")],
     envelope: Annotated[Path, typer.Argument(help="The entry that it is of.", metavar="ENVELOPE")],
-    trust_root: Pinned = None,
+    trust_root: PinnedOption = None,
 ) -> None:
     """Check a receipt offline, from the trust root and the entry alone; exit code 1 when it does not hold."""
     from controller.model.entry import format_time
     from controller.uses.receipts import check as check_receipt
     from controller.wiring.repos import verify_ssh
 
-    held = check_receipt(_read(receipt), _read(envelope), _root(trust_root), verify_ssh)
+    held = check_receipt(_read(receipt), _read(envelope), pinned_root(trust_root), verify_ssh)
     predicate = held.entry.predicate
     value = {
         "index": predicate.index,
@@ -79,20 +74,6 @@ def check(
         value,
         lambda: f"in the log: entry {value['index']} of {value['size']} in {value['origin']}: {value['summary']}",
     )
-
-
-def _root(path: Path | None) -> Any:
-    root = load_root(path)
-    if root is None:
-        raise UsageError(
-            "trust-root-missing",
-            "nothing can be proven without a pinned root",
-            where="--trust-root",
-            expected="the trust-root.json of this project",
-            got="none",
-            cure="give --trust-root FILE or set LOCKGATE_TRUST_ROOT",
-        )
-    return root
 
 
 def _read(path: Path) -> bytes:

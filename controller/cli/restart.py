@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from controller.cli.ask import ReasonOption, needed_reason
-from controller.cli.audit import Pinned, needed_root
 from controller.cli.context import context_of
-from controller.cli.session import KeyOption, NameOption, load_root, now, person, writing
+from controller.cli.session import KeyOption, NameOption, PinnedOption, now, person, pinned_root, writing
 from controller.errors import Invalid, Refused, UsageError
 
 if TYPE_CHECKING:
@@ -40,14 +39,12 @@ def restart(
     reason: ReasonOption = None,
     key: KeyOption = None,
     name: NameOption = None,
-    trust_root: Pinned = None,
+    trust_root: PinnedOption = None,
 ) -> None:
     """Let lost evidence go on from what the origin holds, as an owner; it takes as many as a trust version."""
     options = context_of(context)
-    path = needed_root(trust_root)
-    root = load_root(path)
-    assert root is not None
-    with writing(options, path) as repo:
+    root = pinned_root(trust_root)
+    with writing(options, trust_root) as repo:
         if countersign:
             value = _countersigned(repo, root, branch, key, name)
         else:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import gc
 import signal
-from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from controller.cli.context import context_of
-from controller.errors import UsageError
+from controller.cli.session import duration
 from controller.settings import docker_config
 
 
@@ -129,23 +128,6 @@ def _settle() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(700, 10, 10)
-
-
-def duration(option: str, text: str) -> timedelta:
-    """A duration given to an option. Raises UsageError("duration-malformed")."""
-    from controller.model.base import parse_duration
-
-    try:
-        return parse_duration(text)
-    except ValueError as error:
-        raise UsageError(
-            "duration-malformed",
-            "the duration cannot be read",
-            where=option,
-            expected="something like 30s or 1h30m",
-            got=text,
-            cure="write it like 30s",
-        ) from error
 
 
 def _log_to_stderr() -> None:

@@ -7,7 +7,7 @@ import json
 import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 RootOption = Annotated[
     Path | None, typer.Option("--trust-root", help="The pinned trust root; names the branches where they differ.")
+]
+PinnedOption = Annotated[
+    Path | None, typer.Option("--trust-root", help="The pinned trust root: everything is proven from it.")
 ]
 KeyOption = Annotated[
     str | None, typer.Option("--key", help="Your private key: a file, env:NAME, ssh-agent:WHICH, pkcs11:URI.")
@@ -47,6 +50,21 @@ def load_root(path: Path | None) -> TrustRoot | None:
     from controller.model.trustroot import TrustRoot
 
     return TrustRoot.load(path)
+
+
+def pinned_root(path: Path | None) -> TrustRoot:
+    """The trust root that a proof starts from. Raises UsageError("trust-root-missing"), and as TrustRoot.load."""
+    root = load_root(path)
+    if root is None:
+        raise UsageError(
+            "trust-root-missing",
+            "nothing can be proven without a pinned root",
+            where="--trust-root",
+            expected="the trust-root.json of this project",
+            got="none",
+            cure="give --trust-root FILE or set LOCKGATE_TRUST_ROOT",
+        )
+    return root
 
 
 @contextlib.contextmanager
@@ -121,15 +139,33 @@ def person(trust: TrustState, key: str | Path | None, name: str | None) -> Perso
             cure="name the file of your own key, or have owners add it to trust/trust.yaml",
         )
     emails = trust.document.spec.principals[owner].emails
-    return Person(name or owner, emails[0] if emails else _git_email() or f"{owner}@localhost", signer)
+    return Person(name or owner, emails[0] if emails else git_config("user.email") or f"{owner}@localhost", signer)
 
 
-def _git_email() -> str | None:
+def git_config(name: str) -> str | None:
+    """What Git is configured to here; None when it is not."""
     try:
-        found = subprocess.run(["git", "config", "user.email"], capture_output=True, text=True, timeout=5)
+        found = subprocess.run(["git", "config", name], capture_output=True, text=True, timeout=5)
     except (OSError, subprocess.SubprocessError):
         return None
     return found.stdout.strip() or None
+
+
+def duration(option: str, text: str) -> timedelta:
+    """A duration given to an option. Raises UsageError("duration-malformed")."""
+    from controller.model.base import parse_duration
+
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise UsageError(
+            "duration-malformed",
+            "the duration cannot be read",
+            where=option,
+            expected="something like 30s or 1h30m",
+            got=text,
+            cure="write it like 30s",
+        ) from error
 
 
 def health_of(state_dir: Path | None, controller: str | None) -> Health | None:

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from controller.cli.audit import Pinned, needed_root
 from controller.cli.context import context_of
 from controller.cli.layout import layout
 from controller.cli.restart import restart
-from controller.cli.session import KeyOption, NameOption, RootOption, load_root, now, person, viewing, writing
+from controller.cli.session import (
+    KeyOption,
+    NameOption,
+    PinnedOption,
+    RootOption,
+    duration,
+    load_root,
+    now,
+    person,
+    pinned_root,
+    viewing,
+    writing,
+)
 from controller.errors import Invalid, UsageError
 
 if TYPE_CHECKING:
@@ -40,7 +50,7 @@ def register(app: typer.Typer) -> None:
 
 def allowed_signers(
     context: typer.Context,
-    trust_root: Pinned = None,
+    trust_root: PinnedOption = None,
     role: Annotated[
         str | None, typer.Option("--role", help="Only this role's keys; `agents` for those of the agents.")
     ] = None,
@@ -50,8 +60,7 @@ def allowed_signers(
     from controller.uses.allowed_signers import allowed_signers as signers_of
     from controller.wiring.repos import verify_ssh
 
-    root = load_root(needed_root(trust_root))
-    assert root is not None
+    root = pinned_root(trust_root)
     options = context_of(context)
     with viewing(options, trust_root) as found:
         tip = found.accepted or root.genesis
@@ -188,7 +197,7 @@ def rotate(
     from controller.wiring.people import propose
 
     options = context_of(context)
-    span = _overlap(overlap)
+    span = duration("--overlap", overlap)
     with writing(options, trust_root) as repo:
         found = view(repo)
         who = person(found.trust, key, name)
@@ -217,12 +226,6 @@ def rotate(
     options.answer(
         value, lambda: f"{principal}: new key in {path} on {where} ({commit[:8]}), {old}\nnext: {following}"
     )
-
-
-def _overlap(text: str) -> timedelta:
-    from controller.cli.serve import duration
-
-    return duration("--overlap", text)
 
 
 def _rotated(repo: GitRepo, found: View, principal: str, public: str, until: Any) -> tuple[str, bytes, int | None]:

@@ -11,8 +11,9 @@ from typing import Any, Final, TypeVar
 from controller.core.locking import Answer, build_lock, channel_of, requirements
 from controller.core.select import Choice, choose, needs_tags
 from controller.errors import Invalid, LockgateError
+from controller.ledger.fold import EnvironmentState
 from controller.model.component import Component
-from controller.model.intent import Loaded
+from controller.model.intent import Intent, Loaded
 from controller.model.lock import LockedComponent, ReleaseLock, release_digest
 from controller.model.release import Release
 from controller.ports import Registry
@@ -72,6 +73,28 @@ def resolve(
     )
     answers = {name: Answer(choices[name], manifests[references[name]]) for name in wanted}
     return build_lock(release, components, answers, resolver=resolver_version, now=now, pinned=pinned)
+
+
+def pinned_by(
+    release: Release, intent: Intent, environments: Mapping[str, EnvironmentState]
+) -> Mapping[str, LockedComponent] | None:
+    """The locked components that a release takes over from what the environment of its `pinFrom` runs; None
+    without one. Raises Invalid("pin-source-missing")."""
+    source = release.spec.pin_from
+    if source is None:
+        return None
+    place = environments.get(source)
+    lock = intent.locks.get(place.release) if place is not None and place.release else None
+    if lock is None:
+        raise Invalid(
+            "pin-source-missing",
+            "nothing has completed in the environment to pin from",
+            where=f"pinFrom: {source}",
+            expected="a completed release there",
+            got="none",
+            cure="name the components' versions, or promote a release there first",
+        )
+    return lock.document.spec.components
 
 
 def check(lock: ReleaseLock, release: Loaded[Release], registry: Registry) -> Checked:

@@ -24,7 +24,7 @@ from controller.adapters.signers import open_signer
 from controller.adapters.tsa import TimeStamper
 from controller.core.artifacts import Templates
 from controller.core.declared import Declared
-from controller.errors import Invalid, Unavailable
+from controller.errors import Unavailable
 from controller.ledger.canonical import digest
 from controller.loop import HealthFile, Loop
 from controller.model.entry import LockMade
@@ -41,7 +41,7 @@ from controller.reconcile.reconciler import Parts, Reconciler
 from controller.settings import artifact_templates, docker_config
 from controller.uses.declared import declaration
 from controller.uses.replay import replay_run
-from controller.uses.resolve import check, resolve
+from controller.uses.resolve import check, pinned_by, resolve
 from controller.uses.restarting import restart_proof
 from controller.uses.trust_chain import build_chain
 
@@ -239,14 +239,12 @@ class Controller:
             loaded = intent.releases.get(payload["release"]) if intent is not None else None
             if intent is None or loaded is None or loaded.sha256 != payload["sha256"]:
                 return {"error": "unavailable", "message": "main moved on; the question is asked again"}
-            pinned = None
-            if loaded.document.spec.pin_from is not None:
-                pinned = self._pinned(loaded.document.spec.pin_from)
+            places = self.reconciler.ledger.state.environments
             lock = resolve(
                 loaded,
                 intent.components,
                 registry,
-                pinned=pinned,
+                pinned=pinned_by(loaded.document, intent, places),
                 resolver_version=RESOLVER,
                 now=self.clock.now(),
             )
@@ -293,22 +291,6 @@ class Controller:
             return dict(replay_run(reader, tip, payload["run"], self._cel.ask))
         finally:
             reader.close()
-
-    def _pinned(self, environment: str) -> Mapping[str, Any]:
-        """The locked components of what an environment runs now, for `mode: partial`."""
-        place = self.reconciler.ledger.state.environments.get(environment)
-        intent = self.reconciler.intent
-        lock = intent.locks.get(place.release) if intent and place is not None and place.release else None
-        if lock is None:
-            raise Invalid(
-                "pin-source-missing",
-                "nothing has completed in the environment to pin from",
-                where=f"pinFrom: {environment}",
-                expected="a completed release there",
-                got="none",
-                cure="name the components' versions, or promote a release there first",
-            )
-        return dict(lock.document.spec.components)
 
 
 def _make_state_dir(path: Path) -> None:
