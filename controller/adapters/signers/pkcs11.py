@@ -162,7 +162,7 @@ def _module(address: KeyAddress) -> Any:
     try:
         module = library.lib(address.module)
     except library.PKCS11Error as error:
-        raise _no_module(address, type(error).__name__) from None
+        raise _no_module(address, str(error)[:200] or type(error).__name__) from None
     version = ".".join(map(str, module.library_version))
     known = {
         "library-manufacturer": module.manufacturer_id,
