@@ -50,17 +50,35 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
     home.release("shop-2")
     home.batch(story.run("dev", "shop-1"))
     home.batch([story.refused(git("bad")), story.request(home.commit(REQUESTS, {"x": b"x"}, "ollie"))])
-    drafts = story.run("dev", "shop-2", end="rolled_back")
-    for draft in drafts:
+    for draft in story.run("dev", "shop-2", end="rolled_back"):
         home.batch([draft])
     moved = e.TagMoved(release="shop-1", component="api", tag="v1", locked=sha("a"), found=sha("b"))
     repaired = e.EvidenceRepaired(removed=(git("x"),), restored=git("y"))
     home.batch([story.draft("tag-moved", moved), story.draft("evidence-repaired", repaired)])
+    home.batch(rare_events(home))
+    drafts = story.run("dev", "shop-1", sealed=False)
+    home.batch([*drafts, *interventions(home, drafts[0].run, drafts[-1].what)])
+    return home
+
+
+def rare_events(home: Home) -> list[e.Draft]:
+    """Events of kinds that few projects ever see."""
+    story = home.story
     witnessed = e.Witnessed(
         size=3, checkpoints=("shop/0\n",), witnesses=(e.Witness(agent="a", size=3, at=story.at),)
     )
     anchored = e.TimeAnchored(
         run="dev-1-0", size=3, checkpoint="shop/0\n", authority="tsa", token="AA==", time=story.at
+    )
+    published = e.Published(
+        run="dev-1-0",
+        size=3,
+        checkpoint="shop/0\n",
+        log="rekor",
+        index=0,
+        body="AA==",
+        hashes=("AA==",),
+        proof="log.example.com\n",
     )
     decision = e.ReplayedDecision(sequence=3, kind="gates", recorded=sha("d"), replayed=None, match=False)
     replayed = e.Replayed(
@@ -90,17 +108,19 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
         at=story.at,
     )
     restarted = e.EvidenceRestarted(restart=restart, digest=sha("restart"), signatures={"olga": "armor"})
-    home.batch(
-        [
-            story.draft("witnessed", witnessed),
-            story.draft("time-anchored", anchored),
-            story.draft("replayed", replayed),
-            story.draft("main-acknowledged", acknowledged),
-            story.draft("evidence-restarted", restarted),
-        ]
-    )
-    drafts = story.run("dev", "shop-1", sealed=False)
-    run, what = drafts[0].run, drafts[-1].what
+    return [
+        story.draft("witnessed", witnessed),
+        story.draft("time-anchored", anchored),
+        story.draft("published", published),
+        story.draft("replayed", replayed),
+        story.draft("main-acknowledged", acknowledged),
+        story.draft("evidence-restarted", restarted),
+    ]
+
+
+def interventions(home: Home, run: str | None, what: e.What) -> list[e.Draft]:
+    """What people do to a run."""
+    story = home.story
     approval = e.Approval(
         principal="rita",
         key_id="k",
@@ -115,15 +135,11 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
     )
     control = e.Control(verb="paused", request="r", by="ollie", reason="why", code="ok")
     rejection = e.Rejection(principal="rita", request="r", reason="no")
-    home.batch(
-        [
-            *drafts,
-            story.draft("approval", approval, run, "dev", what),
-            story.draft("control", control, run, "dev", what),
-            story.draft("rejection", rejection, run, "dev", what),
-        ]
-    )
-    return home
+    return [
+        story.draft("approval", approval, run, "dev", what),
+        story.draft("control", control, run, "dev", what),
+        story.draft("rejection", rejection, run, "dev", what),
+    ]
 
 
 def envelopes(home: Home) -> Iterator[tuple[str, bytes]]:

@@ -7,9 +7,7 @@ import json
 import random
 import subprocess
 import zlib
-from collections.abc import Callable
 from pathlib import Path
-from weakref import WeakKeyDictionary
 
 import pytest
 import yaml
@@ -20,13 +18,22 @@ from controller.adapters.git.keys import KeySigner
 from controller.cli.app import run as lockgate
 from controller.core.trust import TRUST_NAMESPACE
 from controller.errors import Invalid
-from controller.ledger.append import EVIDENCE_REF, load, prepare, write
+from controller.ledger.append import EVIDENCE_REF, load
 from controller.ledger.canonical import canonical, digest
-from controller.model import entry as e
 from controller.model.trustroot import TrustRoot
 from controller.uses.findings import VerifyReport
 from controller.uses.past import Past, past_bytes, read_past
 from controller.uses.past_file import PastFile, cache_path, rules_digest
+from tests.support.growth import (
+    GROWTH,
+    WAITING,
+    a_cure,
+    a_refused_commit,
+    a_release,
+    a_release_while_it_stands,
+    a_request,
+    rest_of_the_run,
+)
 from tests.support.home import MAIN, PATHS, REQUESTS, Home
 from tests.support.shop import trust_document
 from tests.support.tamper import a_home_to_tamper_with, event
@@ -80,79 +87,6 @@ def cached(home: Home) -> Cached:
     return made
 
 
-# --- an honest history grows ----------------------------------------------------------------------------
-
-
-def a_run(home: Home, dice: random.Random) -> None:
-    """The rest of the open run, or a new one, or its beginning."""
-    if not rest_of_the_run(home):
-        end = dice.choice(["completed", "rolled_back"])
-        drafts = home.story.run("dev", dice.choice(sorted(home.story.locks)), end=end)
-        count = dice.choice([1, 4, len(drafts)])
-        home.batch(drafts[:count])
-        WAITING[home] = drafts[count:]
-
-
-def rest_of_the_run(home: Home) -> bool:
-    """Append what is left of the open run; its times leave no room for anything else before."""
-    waiting = WAITING.pop(home, [])
-    home.batch(waiting)
-    return bool(waiting)
-
-
-WAITING: WeakKeyDictionary[Home, list[e.Draft]] = WeakKeyDictionary()
-"""What is left to append of an open run."""
-
-
-def a_release(home: Home, dice: random.Random) -> None:
-    rest_of_the_run(home)
-    home.release(f"shop-{len(home.story.locks) + 1}")
-
-
-def a_refused_commit(home: Home, dice: random.Random) -> None:
-    """Refused, and put back by somebody else."""
-    bad = home.commit(MAIN, {"releases/evil.yaml": b"x"}, "mallory", "Evil")
-    home.batch([home.story.refused(bad, "signer-unknown")])
-
-
-def a_cure(home: Home, dice: random.Random) -> None:
-    tip = home.commit(MAIN, {"releases/evil.yaml": None}, "otto", "Take it back")
-    cured = tuple(one.commit for one in home.ledger.state.cursors.refused)
-    commits = int(home.git("rev-list", "--count", "--first-parent", f"{home.story.main}..{tip}"))
-    home.batch([home.story.accepted(tip, commits, cured=cured)])
-
-
-def a_request(home: Home, dice: random.Random) -> None:
-    rest_of_the_run(home)
-    name = f"requests/{dice.randrange(10**9)}"
-    home.batch([home.story.request(home.commit(REQUESTS, {name: b"x"}, "mallory", "Request"))])
-
-
-def a_repair(home: Home, dice: random.Random) -> None:
-    rest_of_the_run(home)
-    good = home.ledger.commit or ""
-    foreign = home.commit(EVIDENCE_REF, {"events/x": b"x"}, "mallory", "Foreign")
-    detail = e.EvidenceRepaired(removed=(foreign,), restored=good)
-    drafts = [home.story.draft("evidence-repaired", detail), *event(home)]
-    prepared = prepare(home.ledger, drafts, home.controller, home.origin_line)
-    home.ledger = write(home.repo, prepared, foreign, home.controller)
-    home.tips[EVIDENCE_REF] = home.ledger.commit
-
-
-def nothing(home: Home, dice: random.Random) -> None:
-    """The history stands still."""
-
-
-GROWTH: tuple[Callable[[Home, random.Random], None], ...] = (
-    a_run,
-    a_run,
-    a_release,
-    a_request,
-    a_repair,
-    nothing,
-)
-
-
 @pytest.mark.parametrize("seed", range(3))
 def test_growing_in_steps_it_says_the_same_as_anew(cached: Cached, seed: int) -> None:
     dice, home = random.Random(seed), cached.home
@@ -186,11 +120,6 @@ def test_main_that_stands_still_and_goes_on(cached: Cached) -> None:
     assert cached.past.main == home.tips[MAIN] != begun.main
     assert cached.walked == 1
     assert len(cached.past.refused) >= 2
-
-
-def a_release_while_it_stands(home: Home, dice: random.Random) -> None:
-    data = b"apiVersion: lockgate.dev/v1\nkind: Release\nmetadata: {name: later}\n"
-    home.commit(MAIN, {"releases/later.yaml": data}, "dave", "A release")
 
 
 def test_the_first_requests_take_a_whole_walk_once(cached: Cached) -> None:
