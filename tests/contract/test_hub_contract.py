@@ -31,10 +31,11 @@ from controller.model.order import (
 )
 from controller.model.trustroot import TrustRoot
 from controller.ports import AgentHub
-from tests.support.agents import SystemClock, World, make_world, until
+from tests.support.agents import SystemClock, World, make_world
 from tests.support.approving import vouched_rules
 from tests.support.hub_simulator import Behaviour, HubSimulator
 from tests.support.logs import client_of
+from tests.support.waiting import until
 
 DIGEST = "sha256:" + "ab" * 32
 

@@ -16,7 +16,8 @@ import pytest
 from controller.crashpoints import AGENT_POINTS
 from controller.demo.processes import request
 from tests.support.fault_registry import FaultRegistry
-from tests.support.flow import Flow, flow, until
+from tests.support.flow import Flow, flow
+from tests.support.waiting import until
 
 AGENT = "dev-1"
 

@@ -27,9 +27,10 @@ from controller.model.trust import TimedKey
 from controller.model.trustroot import TrustRoot
 from controller.reconcile.logbook import LogBook
 from controller.uses.statement_checks import statement_problem
-from tests.support.flow import HEAD, Flow, environment, flow, until
+from tests.support.flow import HEAD, Flow, environment, flow
 from tests.support.logs import MemoryLog
 from tests.support.stock import checkout, in_toto_verify, pem, sealed_folders
+from tests.support.waiting import until
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 HOUR = timedelta(hours=1)

@@ -15,7 +15,8 @@ from controller.crashpoints import AGENT_POINTS
 from controller.ledger.links import holds
 from controller.model.link import deploy_link
 from controller.model.order import OrderComponent, Sample, SamplingRequest
-from tests.support.agents import RUN, World, component, fetch, make_world, service, until
+from tests.support.agents import RUN, World, component, fetch, make_world, service
+from tests.support.waiting import until
 
 
 @pytest.fixture

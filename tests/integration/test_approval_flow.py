@@ -18,9 +18,10 @@ from controller.cli.app import run
 from controller.demo.stage import slot_file
 from controller.wiring.controller import Controller
 from controller.wiring.people import commit_on, merge_branch
-from tests.support.flow import SOURCE, Flow, environment, strategy, until
+from tests.support.flow import SOURCE, Flow, environment, strategy
 from tests.support.light_agent import LightAgent
 from tests.support.site import Site, change_trust
+from tests.support.waiting import until
 
 TRUST = (SOURCE / "trust" / "trust.yaml.j2").read_text()
 MATRIX = {"count": 2, "roles": {"reviewers": 1, "operators": 1}, "expiresAfter": "48h"}

@@ -13,9 +13,10 @@ from controller.model.keys import key_id
 from controller.model.link import link_name
 from controller.wiring.people import commit_on, merge_branch
 from tests.integration.test_approval_flow import Shop, opened
-from tests.support.flow import environment, strategy, until
+from tests.support.flow import environment, strategy
 from tests.support.home import PATHS, Home
 from tests.support.stock import checkout, in_toto_verify, pem, sealed_folders
+from tests.support.waiting import until
 
 STAGE = "    - {percent: 100, minHealthyTime: 200ms, deadline: 60s}\n"
 LAYOUT = "trust/layout/prod.json"

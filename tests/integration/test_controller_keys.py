@@ -14,8 +14,9 @@ from controller.adapters.git.keys import FileSigner
 from controller.adapters.git.people import write_commit
 from controller.demo.processes import LOCKGATE
 from tests.integration.test_repair import check_repaired, released
-from tests.support.flow import Flow, flow, strategy, until
+from tests.support.flow import Flow, flow, strategy
 from tests.support.site import EVIDENCE, Site, change_trust, with_controller, without_first_controller
+from tests.support.waiting import until
 
 B = "controller-2"
 

@@ -18,8 +18,9 @@ from controller.model.trustroot import TrustRoot
 from controller.uses.status import status
 from controller.uses.view import view
 from controller.uses.why import why
-from tests.support.flow import Flow, environment, flow, strategy, until
+from tests.support.flow import Flow, environment, flow, strategy
 from tests.support.logs import client_of
+from tests.support.waiting import until
 
 TWO = {"dev-1": "dev", "dev-2": "dev"}
 SHORT = "    - {percent: 100, minHealthyTime: 200ms, deadline: 6s}\n"

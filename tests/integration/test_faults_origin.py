@@ -13,8 +13,9 @@ import pytest
 
 from controller.wiring.controller import Controller, ControllerSettings
 from controller.wiring.people import Person, commit_on
-from tests.support.flow import Flow, flow, until
+from tests.support.flow import Flow, flow
 from tests.support.git_servers import http_server
+from tests.support.waiting import until
 
 DEV = {"dev-1": "dev"}
 

@@ -12,7 +12,8 @@ import pytest
 
 from controller.demo.processes import request
 from tests.support.fault_registry import FaultRegistry
-from tests.support.flow import Flow, environment, flow, strategy, until
+from tests.support.flow import Flow, environment, flow, strategy
+from tests.support.waiting import until
 
 AGENTS = {"dev-1": "dev", "dev-2": "dev"}
 CANARY = "".join(f"    - {{percent: {p}, minHealthyTime: 200ms, deadline: 5s}}\n" for p in (50, 100))

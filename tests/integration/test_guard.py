@@ -13,11 +13,12 @@ import pytest
 from controller.adapters.git.repo import GitRepo
 from controller.demo.stage import slot_file
 from controller.wiring.people import Ask, now, request
-from tests.support.flow import HEAD, Flow, environment, flow, strategy, until
+from tests.support.flow import HEAD, Flow, environment, flow, strategy
 from tests.support.git_servers import ssh_server
 from tests.support.guarded import EVIDENCE, MAIN, REQUESTS, Clone, install, settle
 from tests.support.real_run import lockgate
 from tests.support.site import Site, change_trust, with_controller, without_first_controller
+from tests.support.waiting import until
 
 POLICY = f"{HEAD}kind: Policy\nmetadata: {{name: quiet}}\nspec: {{gate: freeze}}\n".encode()
 LAX = POLICY.replace(b"spec: {", b"spec: {level: warn, ")

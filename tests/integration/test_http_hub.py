@@ -31,8 +31,9 @@ from controller.model.order import (
     statement_of,
 )
 from controller.model.trustroot import TrustRoot
-from tests.support.agents import World, component, make_world, until
+from tests.support.agents import World, component, make_world
 from tests.support.logs import client_of
+from tests.support.waiting import until
 
 DIGEST = "sha256:" + "ab" * 32
 

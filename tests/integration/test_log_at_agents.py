@@ -15,8 +15,9 @@ from controller.adapters.hub.http import HttpHub
 from controller.ledger.cosign import cosigners
 from controller.ledger.log import read_checkpoint
 from controller.model.trustroot import RootCheckpoint, TrustRoot
-from tests.support.agents import AgentProcess, World, component, make_world, service, until
+from tests.support.agents import AgentProcess, World, component, make_world, service
 from tests.support.logs import MemoryLog, declared_of
+from tests.support.waiting import until
 
 
 @pytest.fixture

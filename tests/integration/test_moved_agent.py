@@ -5,9 +5,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.support.flow import Flow, environment, flow, strategy, until
+from tests.support.flow import Flow, environment, flow, strategy
 from tests.support.guarded import MAIN, Clone
 from tests.support.real_run import lockgate
+from tests.support.waiting import until
 
 AGENTS = {"dev-1": "dev", "prod-1": "prod"}
 LONG = "    - {percent: 100, minHealthyTime: 200ms, deadline: 6s}\n"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.support.flow import flow, until
+from tests.support.flow import flow
 from tests.support.registry import running_registry
+from tests.support.waiting import until
 
 NAME = "shop/api"
 

@@ -26,9 +26,10 @@ from controller.uses.view import intent_at
 from tests.integration.test_transparency import PROJECT, TRUST, events, lockgate
 from tests.integration.test_transparency_audit import checkpoint, newest
 from tests.support.agents import SystemClock
-from tests.support.flow import Flow, flow, until
+from tests.support.flow import Flow, flow
 from tests.support.home import Home
 from tests.support.rekor import Answer, RekorLog, serving
+from tests.support.waiting import until
 
 AGENTS = {"dev-1": "dev"}
 

@@ -14,8 +14,9 @@ from controller.core.restart import restart_bytes
 from controller.model.restart import Restart, RestartProof
 from controller.model.trustroot import RootCheckpoint, TrustRoot
 from tests.integration.test_log_at_agents import complains, controller_with, other_log, seen
-from tests.support.agents import World, make_world, until
+from tests.support.agents import World, make_world
 from tests.support.logs import MemoryLog
+from tests.support.waiting import until
 
 
 @pytest.fixture

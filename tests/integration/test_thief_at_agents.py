@@ -29,10 +29,11 @@ from controller.uses.trust_chain import build_chain
 from controller.uses.view import view
 from controller.wiring.people import commit_on, merge_branch
 from tests.support.agents import SystemClock
-from tests.support.flow import SOURCE, Flow, environment, strategy, until
+from tests.support.flow import SOURCE, Flow, environment, strategy
 from tests.support.light_agent import LightAgent
 from tests.support.logs import MemoryLog
 from tests.support.site import Site, quiet
+from tests.support.waiting import until
 
 LOSES = "    - {percent: 100, minHealthyTime: 200ms, deadline: 2s}\n"
 TRUST = (SOURCE / "trust" / "trust.yaml.j2").read_text()

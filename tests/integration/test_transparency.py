@@ -19,8 +19,9 @@ from controller.ledger.cosign import cosigners
 from controller.ledger.timestamp import check_token
 from controller.model.trustroot import TrustRoot
 from controller.uses.receipts import check
-from tests.support.flow import SOURCE, Flow, environment, flow, until
+from tests.support.flow import SOURCE, Flow, environment, flow
 from tests.support.tsa import Authority, Server, serving
+from tests.support.waiting import until
 
 AGENTS = {"dev-1": "dev", "dev-2": "dev"}
 TRUST = (SOURCE / "trust" / "trust.yaml.j2").read_text()

@@ -19,7 +19,8 @@ from controller.ledger.append import load, prepare, write
 from controller.ledger.log import origin_of
 from controller.model.entry import Draft, Gates
 from controller.model.trustroot import TrustRoot
-from tests.support.flow import HEAD, Flow, environment, flow, until
+from tests.support.flow import HEAD, Flow, environment, flow
+from tests.support.waiting import until
 
 RISK = "risky"
 POLICY = f"""{HEAD}kind: Policy

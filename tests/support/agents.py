@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -41,6 +41,7 @@ from controller.ports import Signer
 from controller.uses.images import build_layout
 from tests.support.approving import vouched_rules
 from tests.support.logs import MemoryLog
+from tests.support.waiting import until
 
 SERVICE = b"""
 import http.server, os, sys
@@ -90,17 +91,6 @@ def service(message: str, *, sick: bool = False, fails: bool = False) -> dict[st
     """The files of an image whose service answers `message`."""
     head = f"MESSAGE, SICK, FAILS = {message!r}, {sick}, {fails}\n".encode()
     return {"server.py": head + SERVICE}
-
-
-def until(what: str, check: Callable[[], Any], seconds: float = 15.0) -> Any:
-    """The first true value of `check`; fails after `seconds`."""
-    end = time.monotonic() + seconds
-    while True:
-        value = check()
-        if value:
-            return value
-        assert time.monotonic() < end, f"never: {what}"
-        time.sleep(0.01)
 
 
 class SystemClock:

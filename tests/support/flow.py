@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +17,11 @@ from controller.adapters.git.repo import GitRepo
 from controller.demo.processes import Processes
 from controller.demo.stage import Stage, slot_file
 from controller.wiring.people import commit_on, merge_branch
+from tests.support.waiting import until
 
 SOURCE = Path(__file__).parents[2] / "example-repo"
 HEAD = "apiVersion: lockgate.dev/v1\n"
 ONE_STAGE = "    - {percent: 100, minHealthyTime: 200ms, deadline: 10s}\n"
-
-
-def until(what: str, check: Callable[[], Any], seconds: float = 60.0) -> Any:
-    """The first true value of `check`; fails, naming `what`, after `seconds`."""
-    end = time.monotonic() + seconds
-    while True:
-        value = check()
-        if value:
-            return value
-        assert time.monotonic() < end, f"never: {what}"
-        time.sleep(0.02)
 
 
 def environment(name: str, **spec: Any) -> str:

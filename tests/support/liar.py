@@ -28,8 +28,9 @@ from controller.settings import tzdata_version
 from controller.uses.findings import VerifyReport
 from controller.uses.verify import verify
 from controller.wiring.controller import Controller, ControllerSettings
-from tests.support.flow import HEAD, Flow, until
+from tests.support.flow import HEAD, Flow
 from tests.support.hub_simulator import HubSimulator
+from tests.support.waiting import until
 
 Lie = Callable[[World], World]
 

@@ -18,7 +18,8 @@ import pytest
 
 from controller.cli.app import run
 from controller.demo.stage import slot_file
-from tests.support.flow import HEAD, Flow, environment, flow, strategy, until
+from tests.support.flow import HEAD, Flow, environment, flow, strategy
+from tests.support.waiting import until
 
 HOSTILE = "</td><script>alert(1)</script><img src=//evil.example.com/x onerror=alert(2)> &amp; \"q\" 'q' {run}"
 STAGES = (

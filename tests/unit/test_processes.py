@@ -14,7 +14,7 @@ import pytest
 from controller.agent.drivers import processes
 from controller.agent.drivers.processes import Proc
 from controller.agent.drivers.supervisor import Supervisor
-from tests.support.agents import until
+from tests.support.waiting import until
 
 ENV = {"PATH": "/usr/bin:/bin"}
 
