@@ -12,7 +12,7 @@ import typer
 
 from controller.cli.context import context_of
 from controller.cli.export import answer_of, at_least, minimum_of, verify_bundle
-from controller.cli.session import PinnedOption, pinned_root, reading
+from controller.cli.session import PinnedOption, now, pinned_root, reading
 from controller.errors import Invalid
 
 if TYPE_CHECKING:
@@ -72,6 +72,7 @@ def verify(
             past=_past(file),
             keep=partial(_keep, file),
             notice=lambda why: note(f"{why}; everything is verified anew"),
+            now=now(),
         )
     value = answer_of(report)
     options.answer(value, lambda: render.verify_text(value))

@@ -398,8 +398,8 @@ class Walk:
             revert = revert_of(place) if place is not None else None
             if revert is not None and revert[0] == predicate.run:
                 facts.reverts[revert[0], revert[1]] = revert[2]
-        if predicate.index == 0 and not isinstance(detail, Genesis):
-            self._find("genesis-mismatch", oid, entry.path, "the branch does not begin with a genesis entry")
+        if (predicate.index == 0) != isinstance(detail, Genesis):
+            self._find("genesis-mismatch", oid, entry.path, "the branch begins with its one genesis entry")
 
     def _repaired(self, oid: str, detail: EvidenceRepaired, path: str) -> None:
         removed = tuple(commit for commit, _, _ in self._foreign)

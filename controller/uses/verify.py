@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from controller.core.accept import genesis_state
+from controller.core.clocks import SKEW
 from controller.core.trust import TrustState, VerifySsh
 from controller.errors import Invalid, LockgateError, Refused
 from controller.ledger.log import CHECKPOINT, origin_of
-from controller.model.history import Tips
+from controller.model.history import Commit, Tips
 from controller.model.trustroot import TrustRoot
 from controller.ports import Repo
 from controller.uses import segments
@@ -100,6 +102,7 @@ def verify(
     past: Past | None = None,
     keep: Callable[[Past], None] | None = None,
     notice: Callable[[str], None] | None = None,
+    now: datetime | None = None,
 ) -> VerifyReport:
     """Verify main, requests and evidence from genesis.
 
@@ -108,7 +111,7 @@ def verify(
     gates outside the core (`CelWorker.ask`); without it their verdicts are not made again. `progress(done, total)`
     counts evidence commits. With a `past`, only what came after it is looked at, and everything as soon as that
     is not clean: a past never changes an answer, and `notice` is told when the branches do not hold it. `keep`
-    gets the past that a clean answer leaves. Raises
+    gets the past that a clean answer leaves. Entries later than `now` are found where it is given. Raises
     Invalid("run-not-found"), Invalid("commit-not-found") for a `since` off the branch, and Unavailable when the
     origin does not answer.
     """
@@ -118,6 +121,9 @@ def verify(
         with suppress(Refused, Invalid):
             told = _go_on(look, past, notice)
     report, left = told or _anew(look, run, since)
+    ahead = _ahead(look.repo, look.tips.evidence, now) if now is not None else None
+    if ahead is not None:
+        report, left = replace(report, verified=False, findings=(*report.findings, ahead)), None
     if keep is not None and left is not None and run is None and since is None:
         keep(left)
     return report
@@ -240,6 +246,24 @@ def _report(
     listed = sorted((*before, *refused, *removed), key=lambda one: order.get(one.ref, len(order)))
     said = history.time.text if history.time is not None else "not time-anchored"
     return VerifyReport(not findings, commits, facts.entries, facts.runs, tuple(listed), findings, said)
+
+
+def _ahead(repo: Repo, tip: str | None, now: datetime) -> Finding | None:
+    """The first of the commits at the branch's end that are dated after `now`, a clock that is not the controller's:
+    entries bear their commits' times, and times never go back."""
+    found: list[Commit] = []
+    with suppress(Refused):
+        while tip is not None and (commit := repo.commit(tip)).committer.at > now + SKEW:
+            found.append(commit)
+            tip = commit.parents[0] if commit.parents else None
+    if not found:
+        return None
+    first = found[-1]
+    text = (
+        f"{len(found)} entries from here on are dated {first.committer.at:%Y-%m-%d %H:%M:%S}Z and later, ahead of "
+    )
+    text += f"this machine's clock, {now:%Y-%m-%d %H:%M:%S}Z"
+    return Finding("clock-skew", first.id, "", rule_of("clock-skew"), text)
 
 
 def _pinned_checkpoint(repo: Repo, root: TrustRoot, tip: str | None) -> list[Finding]:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -15,6 +16,7 @@ from controller.core.astray import listed
 from controller.core.demand import lacking
 from controller.core.parse import parse
 from controller.core.run import Run
+from controller.errors import Refused
 from controller.ledger.links import can_link
 from controller.model.entry import Gates, MainRefused, Verdict, format_time
 from controller.model.environment import Environment
@@ -133,10 +135,12 @@ def curers(found: View, refused: MainRefused) -> list[str]:
     """Principals whose revert of a refused commit would be accepted: they may restore every path it touched
     and signed none of it."""
     trust, repo = found.trust, found.repo
-    commit = repo.commit(refused.commit)
-    keys = {commit.key}
-    if len(commit.parents) == 2:
-        keys |= {brought.key for brought in repo.brought(*commit.parents)}
+    keys: set[str | None] = set()
+    with suppress(Refused):  # it may be gone: taken away by force, and never fetched here
+        commit = repo.commit(refused.commit)
+        keys = {commit.key}
+        if len(commit.parents) == 2:
+            keys |= {brought.key for brought in repo.brought(*commit.parents)}
     signers = {trust.owner_of(key) for key in keys if key}
     return [
         name

@@ -17,6 +17,7 @@ from controller.uses.view import view
 from controller.uses.why import Blocker, blockers, standing_text
 from controller.wiring.people import Ask, commit_on, now, request
 from tests.support.flow import Flow
+from tests.support.real_run import lockgate
 from tests.support.site import Site, change_trust
 
 README = {"README.md": b"# Shop\n"}
@@ -119,6 +120,19 @@ def test_two_owners_let_a_refused_commit_stand_and_main_goes_on(site: Site) -> N
 
     later = lands(site, {"components/web.yaml": b"not reviewed"})
     assert accepted(site) == oid and refused(site)[0][0] == later, "later commits are judged as usual"
+
+
+def test_a_refused_commit_that_was_taken_away_by_force_is_still_told(site: Site, tmp_path: Path) -> None:
+    before = site.tip("refs/heads/main")
+    oid = lands(site, {"components/api.yaml": None})
+    assert [commit for commit, _ in refused(site)] == [oid]
+    site.git("update-ref", "refs/heads/main", before)
+    copy = tmp_path / "copy.git"
+    site.git("clone", "-q", "--mirror", "--no-local", str(site.stage.origin), str(copy))
+    for words in (["status"], ["why", "dev"]):
+        done = lockgate("--repo", copy, *words)
+        assert done.returncode == 0, done.stderr
+        assert f"main stands still at {oid[:8]}" in done.stdout
 
 
 def test_several_refused_commits_each_need_their_own(site: Site) -> None:

@@ -128,6 +128,30 @@ def test_a_good_commit_of_main_that_is_turned_down(home: Home, accepted: bool) -
     assert good[:12] in report.findings[0].message
 
 
+def test_a_branch_begins_once(home: Home) -> None:
+    """A genesis in the midst would put accepted main back to where it began."""
+    home.batch(home.story.run("dev", "shop-1"))
+    detail = e.Genesis(project="shop", genesis=home.root.genesis, refs={"main": MAIN})
+    home.batch([home.story.draft("genesis", detail)])
+    assert home.ledger.state.cursors.main == home.root.genesis
+    assert "genesis-mismatch" in codes(home)
+
+
+def test_entries_that_are_ahead_of_the_auditors_clock(home: Home) -> None:
+    home.batch(home.story.run("dev", "shop-1"))
+    last = home.story.at
+    assert home.verify(now=last).findings == home.verify(now=last - timedelta(seconds=200)).findings == ()
+    home.story.at += timedelta(days=1)
+    first = home.batch([home.story.refused(home.commit(MAIN, {"x": b"x"}, "mallory"), "signer-unknown")]).commit
+    home.batch([home.story.refused(home.commit(MAIN, {"y": b"y"}, "mallory"), "signer-unknown")])
+    assert home.verify().verified, "nothing to compare with"
+    kept: list[object] = []
+    (finding,) = home.verify(now=last, keep=kept.append).findings
+    assert (finding.code, finding.commit, finding.rule) == ("clock-skew", first, "evidence 15")
+    assert "2 entries" in finding.message
+    assert kept == []
+
+
 def test_a_whole_run_is_told_again_under_another_number(home: Home) -> None:
     """With the controller's key, all of it signed and chained anew: the same promotion opened one run already."""
     first = home.story.run("dev", "shop-1")
