@@ -25,7 +25,7 @@ from controller.core.gates import decide_gates
 from controller.core.inputs import gates_of
 from controller.core.opening import documents_of, open_rollback, rollback_target
 from controller.core.requests import RequestVerdict, bound_commit
-from controller.core.run import Run
+from controller.core.run import Run, failed_for_good
 from controller.core.transitions import ACTIONS, LINKING
 from controller.model.entry import Actor, Control, MainAcknowledged, Rejection, RequestJudged, What, When
 from controller.model.history import Commit
@@ -181,10 +181,9 @@ def _approve_refusal(desk: Desk, run: Run, request: Request, actor: Actor) -> tu
 
 def _resume_refusal(desk: Desk, run: Run) -> tuple[str, str] | None:
     """Resuming decides gates again: what became stricter during the pause holds (trust rule 11)."""
-    if run.remembered == "evaluating" and run.evaluated is not None and run.evaluated.verdict == "failed":
-        return "criteria-not-met", "the stage has failed; roll back or abort"
-    if run.remembered == "verifying" and run.verified is not None and not run.verified.ok:
-        return "criteria-not-met", "the verification has failed; roll back or abort"
+    failed = failed_for_good(run)
+    if failed is not None:
+        return "criteria-not-met", f"{failed}; roll back or abort"
     if run.inputs is None or run.gates is None or run.remembered in ("scheduled", "gating"):
         return None  # the gates are still to be decided: resuming leads only there
     decided = decide_gates(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
-from controller.core.transitions import ENDS, follow
+from controller.core.transitions import ACTIONS, ENDS, follow
 from controller.model.entry import (
     Approval,
     Control,
@@ -155,6 +155,23 @@ def fold(entries: Iterable[Recorded]) -> Run:
     for entry in iterator:
         run = apply(run, entry)
     return run
+
+
+def failed_for_good(run: Run) -> str | None:
+    """What of a paused run has failed, so that it cannot go on from there; None when nothing has."""
+    if run.remembered == "evaluating" and run.evaluated is not None and run.evaluated.verdict == "failed":
+        return "the stage has failed"
+    if run.remembered == "verifying" and run.verified is not None and not run.verified.ok:
+        return "the verification has failed"
+    return None
+
+
+def safe_actions(run: Run) -> tuple[str, ...]:
+    """The verbs that an open run takes now; gates and approvals may still say no to one."""
+    cannot = {"resume"} if run.phase == "paused" and failed_for_good(run) else set()
+    if run.opened.previous is None:
+        cannot.add("rollback")
+    return tuple(verb for verb in ACTIONS.get(run.phase, ()) if verb not in cannot)
 
 
 @dataclass(frozen=True, slots=True)

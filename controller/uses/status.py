@@ -5,8 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from controller.core.astray import astray, target_of_rollback
-from controller.core.run import Run
-from controller.core.transitions import ACTIONS
+from controller.core.run import Run, safe_actions
 from controller.model.entry import format_time
 from controller.uses.shapes import PreviewShape, StatusShape
 from controller.uses.view import View
@@ -59,8 +58,7 @@ def actions(found: View, environment: str) -> list[str]:
     """What is safe to ask for now; everything else is refused."""
     run = found.runs.get(environment)
     if run is not None:
-        wanted = ACTIONS.get(run.phase, ())
-        return [verb for verb in wanted if verb != "rollback" or run.opened.previous is not None]
+        return list(safe_actions(run))
     there = target_of_rollback(found.environment(environment), _agents(found, environment))
     return ["rollback"] if there is not None else []
 

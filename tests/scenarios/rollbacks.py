@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from controller.core.run import safe_actions
 from controller.model.entry import Sealed
 from tests.scenarios.stage import ONE, Stage, scene
 from tests.support.world_documents import canary, document, stage
@@ -28,6 +29,8 @@ def first_release_fails_and_there_is_nothing_to_go_back_to(s: Stage) -> None:
     t.agents["prod-1"].orders = lambda order, times: "pull-failed"
     t.promote("shop-1")
     t.run()
+    safe = safe_actions(t.runs["prod"])
+    assert "abort" in safe and not {"resume", "rollback"} & set(safe)
     t.ask("rollback", "olga")
     t.ask("resume", "olga")
     t.settle()
@@ -176,6 +179,8 @@ def on_failure_pause(s: Stage) -> None:
         agent.errors = 100
     t.promote("shop-2")
     t.run(timedelta(minutes=5))
+    safe = safe_actions(t.runs["prod"])
+    assert "rollback" in safe and "resume" not in safe
     t.ask("resume", "olga")
     t.settle()
     t.ask("rollback", "olga")
