@@ -249,8 +249,8 @@ def _report(
 
 
 def _ahead(repo: Repo, tip: str | None, now: datetime) -> Finding | None:
-    """The first of the commits at the branch's end that are dated after `now`, a clock that is not the controller's:
-    entries bear their commits' times, and times never go back."""
+    """The first of the commits at the branch's end that are dated after `now`, by a clock that is not the
+    controller's: entries bear their commits' times, and times never go back."""
     found: list[Commit] = []
     with suppress(Refused):
         while tip is not None and (commit := repo.commit(tip)).committer.at > now + SKEW:
