@@ -146,8 +146,7 @@ def test_nothing_is_ordered_without_the_links_that_the_layout_demands(tmp_path: 
     home.batch(home.story.run("dev", "shop-1"))
     home.batch([home.story.accepted(home.commit(home.root.refs.main, {"trust/layout.json": layout}, "olga"))])
     assert home.verify().findings == ()
-    for draft in home.approve(home.story.run("dev", "shop-1"), "rita"):
-        home.batch([draft])
+    home.batch(home.approve(home.story.run("dev", "shop-1"), "rita"))
     assert home.verify().findings == ()
     unlinked = [
         draft.model_copy(update={"detail": draft.detail.model_copy(update={"link": None})})
