@@ -28,9 +28,9 @@ def status(
     """What every environment runs, what it waits for, and what is safe to ask for now."""
     from controller.cli import render
     from controller.uses.acknowledged import told
-    from controller.uses.published import unpublished
+    from controller.uses.outside import unpublished, unresolved, unresolved_text
     from controller.uses.status import status as rows_of
-    from controller.uses.why import HEALTHY, standing_text, unresolved, unresolved_text
+    from controller.uses.why import HEALTHY, standing_text
 
     options = context_of(context)
     with viewing(options, trust_root, state_dir, controller) as found:

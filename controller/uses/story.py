@@ -19,7 +19,7 @@ from controller.ledger.entry import read
 from controller.ledger.fold import load_state
 from controller.model.entry import Deployed, Entry, Inputs, Ordered, RolledBack, Sealed, Verified, format_time
 from controller.ports import Repo
-from controller.uses.published import names_a_log
+from controller.uses.outside import names_a_log
 from controller.uses.view import no_run
 
 EXPECTED = ("opened", "inputs", "gates", "ordered", "deployed", "evaluated", "verified", "sealed")

@@ -25,9 +25,9 @@ from controller.model.places import path_of
 from controller.model.strategy import Strategy
 from controller.uses.acknowledged import waiting
 from controller.uses.layout import demand_at
-from controller.uses.published import unpublished
+from controller.uses.outside import unpublished, unresolved, unresolved_text
 from controller.uses.shapes import BlockerShape, WhyShape
-from controller.uses.view import Unanswered, View
+from controller.uses.view import View
 
 _OWN = frozenset({"order-unapproved", "order-outside-window", "log-inconsistent", "split-view"})
 """What agents say themselves of the orders that they are shown."""
@@ -284,20 +284,6 @@ def _lock(found: View, run: Run) -> Blocker:
     if found.health is None or found.health.state not in HEALTHY:
         cure = f"give --controller or --state-dir: the controller knows why; {cure}"
     return Blocker("lock", "lock-pending", text, None, cure)
-
-
-def unresolved(found: View) -> list[Unanswered]:
-    """Releases that the controller tries to lock and cannot, as far as it was asked."""
-    asked = found.health.unanswered if found.health is not None else ()
-    return [one for one in asked if one.type == "resolve"]
-
-
-def unresolved_text(held: Unanswered) -> str:
-    """Why a release is not locked, in one line."""
-    since = f"since {held.since[11:19]} UTC"
-    if held.code == "answer-pending":
-        return f"{held.release} is being resolved {since}: its registries have not answered yet"
-    return f"{held.release} cannot be resolved {since}: {held.code}: {held.message}"
 
 
 def _gating(run: Run) -> Iterator[Blocker]:

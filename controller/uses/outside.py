@@ -1,4 +1,4 @@
-"""Whether the newest seal is in the public log that the project names, from recorded facts."""
+"""What the controller asks others for and has no good answer to: releases to be resolved, a public log's entry."""
 
 from __future__ import annotations
 
@@ -7,7 +7,26 @@ from controller.ledger.fold import State
 from controller.model.documents import PROJECT_PATH
 from controller.model.project import Project
 from controller.ports import Repo
-from controller.uses.view import View
+from controller.uses.view import Unanswered, View
+
+
+def _asked(found: View, question: str) -> list[Unanswered]:
+    """What is asked in vain, as far as the controller was asked about it."""
+    asked = found.health.unanswered if found.health is not None else ()
+    return [one for one in asked if one.type == question]
+
+
+def unresolved(found: View) -> list[Unanswered]:
+    """Releases that the controller tries to lock and cannot, as far as it was asked."""
+    return _asked(found, "resolve")
+
+
+def unresolved_text(held: Unanswered) -> str:
+    """Why a release is not locked, in one line."""
+    since = f"since {held.since[11:19]} UTC"
+    if held.code == "answer-pending":
+        return f"{held.release} is being resolved {since}: its registries have not answered yet"
+    return f"{held.release} cannot be resolved {since}: {held.code}: {held.message}"
 
 
 def names_a_log(repo: Repo, state: State) -> bool:
@@ -32,8 +51,7 @@ def unpublished(found: View) -> str | None:
     if not sealed_unpublished(found.state.cursors):
         return None
     text = f"{seal.run} is not submitted to the public log {publication.log}"
-    asked = found.health.unanswered if found.health is not None else ()
-    held = next((one for one in asked if one.type == PUBLISH), None)
+    held = next(iter(_asked(found, PUBLISH)), None)
     if held is None:
         return f"{text} yet; nothing waits for it (the controller knows more: --controller or --state-dir)"
     since = f"since {held.since[11:19]} UTC"
