@@ -89,8 +89,7 @@ def audit(tmp_path_factory: pytest.TempPathFactory) -> Audit:
         else link(run, target, release)
     )
     third = dissenting(home, story.run("dev", "shop-2", targets=TARGETS))
-    for draft in home.approve(third, "rita"):
-        home.batch([draft])
+    home.batch(home.approve(third, "rita"))
     home.story.link = link  # type: ignore[method-assign]
     home.batch(home.story.run("dev", "shop-1", mode="rollback", targets=TARGETS))
     runs = {name.rsplit("-", 1)[0]: path for name, path in sealed_folders(home.origin).items()}
