@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from pydantic import ValidationError
 
@@ -24,6 +24,10 @@ from controller.model.restart import RESTART_FOLDER, Restart, VouchedLock, Vouch
 _DOCUMENT = re.compile(RESTART_FOLDER + r"/([1-9][0-9]{0,6})\.json")
 _SIGNATURE = re.compile(RESTART_FOLDER + r"/([1-9][0-9]{0,6})/([a-z0-9][a-z0-9.-]*)\.sig")
 _REGULAR = 0o100644
+TERM = timedelta(days=7)
+"""How long a restart can be used. One that was used cannot be told from a new one by a controller that lost its
+memory as well as the evidence again, so it ends."""
+_SKEW = timedelta(minutes=5)
 
 
 def restart_bytes(restart: Restart) -> bytes:
@@ -157,6 +161,13 @@ class Situation:
     root: str
     restarts: int
     remembered: str | None
+
+
+def untimely(restart: Restart, at: datetime) -> str:
+    """Why a restart cannot be used at a time; "" when it can."""
+    if at > restart.at + TERM:
+        return f"it was made at {restart.at:%Y-%m-%d %H:%M}Z and counts for {TERM.days} days; make a new one"
+    return f"it is dated ahead, {restart.at:%Y-%m-%d %H:%M}Z" if at < restart.at - _SKEW else ""
 
 
 def unlike(restart: Restart, seen: Situation) -> str:

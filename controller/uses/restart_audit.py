@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from datetime import datetime
 
-from controller.core.restart import check_quorum, restart_bytes
+from controller.core.restart import check_quorum, restart_bytes, untimely
 from controller.errors import LockgateError, Refused
 from controller.ledger.append import load_log
 from controller.ledger.canonical import digest
@@ -28,7 +28,7 @@ def audit_restarts(history: History) -> Answer:
         owners, wrong = _signed(history, detail, at)
         if wrong:
             findings.append(Finding(UNSIGNED, oid, "", rule_of(UNSIGNED), wrong))
-        wrong = _unlike(history, detail, version, oid)
+        wrong = _unlike(history, detail, version, oid) or untimely(restart, at)
         if restart.number <= last:
             wrong = wrong or f"restart {restart.number} follows restart {last}"
         if wrong:

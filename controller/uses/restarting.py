@@ -18,6 +18,7 @@ from controller.core.restart import (
     restart_bytes,
     signature_of,
     unlike,
+    untimely,
 )
 from controller.core.run import Run, fold
 from controller.core.steps import Step
@@ -130,7 +131,7 @@ def begin(
     if number is None:
         raise Refused("restart-missing", "main holds no restart", where=f"{RESTART_FOLDER}/")
     restart = _document(repo, tip, number)
-    wrong = unlike(restart, seen)
+    wrong = unlike(restart, seen) or untimely(restart, now)
     if not wrong and ledger.commit is None and root.checkpoint is not None:
         wrong = f"the trust root pins a log of {root.checkpoint.size} entries, and none is left"
     wrong = wrong or (pinned_fault(repo, root, ledger.commit) if ledger.commit is not None else "")

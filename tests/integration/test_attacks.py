@@ -36,6 +36,8 @@ ATTACKS = {
     "judged requests taken away": "integration/test_repair.py::test_requests_that_were_judged_are_taken_away",
     "a second genesis": "integration/test_verify_answers.py::test_a_branch_begins_once",
     "entries dated ahead": "integration/test_verify_answers.py::test_entries_that_are_ahead_of_the_auditors_clock",
+    "a used restart once more": "integration/test_restart.py::test_a_restart_is_used_once",
+    "an old restart": "integration/test_restart.py::test_a_restart_ends_after_its_days",
     "longer forked log": "integration/test_log_at_agents.py::test_another_history_than_before_is_refused",
     "controller restored from an old clone": "integration/test_transparency.py::"
     "test_a_controller_restored_from_an_old_clone",

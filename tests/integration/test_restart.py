@@ -6,6 +6,7 @@ import base64
 import contextlib
 import io
 import json
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from controller.adapters.git import sshsig
 from controller.adapters.git.keys import FileSigner
 from controller.cli.app import run
 from controller.core.restart import read_restart, restart_bytes
+from controller.errors import Refused
 from controller.ledger import append, log
 from controller.ledger.append import load_log
 from controller.model.restart import restart_path, restart_signature_path
@@ -198,6 +200,27 @@ def test_a_restart_is_used_once(site: Site) -> None:
     assert site.settle() == "restart-mismatch"
     site.git("update-ref", "-d", EVIDENCE)
     assert site.settle() == "restart-mismatch"
+
+
+def test_a_restart_ends_after_its_days(site: Site) -> None:
+    """Whoever deletes evidence again later, and the controller's memory with it, finds none that still counts."""
+    lost = site.tip()
+    site.git("update-ref", "-d", EVIDENCE)
+    merged(site, proposed(site, lost)["branch"])
+    repo, root, tip = site.stage.repo(), TrustRoot.load(site.stage.trust_root), site.tip(MAIN)
+    seen = restarting.situation(root, append.Ledger(), None)
+    late = now() + timedelta(days=8)
+    with pytest.raises(Refused, match="counts for 7 days") as said:
+        restarting.begin(repo, root, append.Ledger(), seen, tip, sshsig.verify, late)
+    assert said.value.code == MISMATCH
+    # The holder of the controller's key uses it all the same.
+    begun = restarting.begin(repo, root, append.Ledger(), seen, tip, sshsig.verify, now())
+    signer = FileSigner(site.stage.keys / "controller")
+    entries = restarting.drafts(repo, root, append.Ledger(), begun, late)
+    prepared = append.prepare(append.Ledger(), entries, signer, log.origin_of(root.project, root.genesis))
+    append.write(repo, prepared, None, signer, root.refs.evidence)
+    repo.close()
+    assert MISMATCH in {finding.code for finding in site.verify().findings}
 
 
 def test_a_pinned_checkpoint_still_says_no(site: Site) -> None:
