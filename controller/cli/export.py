@@ -142,7 +142,9 @@ def _read(path: Path, size: int = 1 << 20) -> bytes:
 def _history(path: Path, root: TrustRoot, folder: Path, content: Pack | None = None) -> VerifyReport:
     """The whole-history verification of a Git bundle; with a pack, its evidence is compared with the bundle's."""
     from dataclasses import replace
+    from functools import partial
 
+    from controller.ledger.content import content_at
     from controller.uses.bundle import same_as_history
     from controller.uses.findings import Finding, VerifyReport, rule_of
     from controller.uses.verify import verify
@@ -160,12 +162,7 @@ def _history(path: Path, root: TrustRoot, folder: Path, content: Pack | None = N
         tip = repo.observe().evidence
         if content is None or tip is None:
             return report
-
-        def held(name: str) -> bytes | None:
-            file = repo.file(tip, name)
-            return repo.read(file.blob) if file is not None else None
-
-        findings = (*report.findings, *same_as_history(content, held))
+        findings = (*report.findings, *same_as_history(content, partial(content_at, repo, tip)))
     return replace(report, findings=findings, verified=not findings)
 
 

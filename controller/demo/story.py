@@ -21,6 +21,7 @@ import yaml
 from controller.demo.processes import LOCKGATE, Load, Processes
 from controller.demo.stage import Stage, release_file, slot_file
 from controller.errors import LockgateError, Unavailable
+from controller.ledger.content import content_at
 from controller.wiring.people import Person, commit_on, merge_branch, restore
 from controller.wiring.repos import GitRepo
 
@@ -263,8 +264,7 @@ class Story:
         return self._file(self.repo.observe().main, path)
 
     def _file(self, commit: str | None, path: str) -> bytes | None:
-        file = self.repo.file(commit, path) if commit is not None else None
-        return self.repo.read(file.blob) if file is not None else None
+        return content_at(self.repo, commit, path) if commit is not None else None
 
     def _stickers(self) -> dict[str, bytes]:
         """Every prod target's sticker, byte for byte."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 
 from controller.errors import Invalid, Refused, Stalled
 from controller.ledger import fold, links, log
 from controller.ledger.canonical import canonical, digest
+from controller.ledger.content import content_at
 from controller.ledger.entry import Place, artifact_digest, build, is_event, read, run_folder
 from controller.ledger.fold import State
 from controller.ledger.log import Log
@@ -125,16 +127,12 @@ def load_log(repo: Repo, tip: str, size: int | None = None) -> Log:
     Raises Refused("log-mismatch" | "object-corrupt") or Invalid("checkpoint-malformed").
     """
 
-    def content(path: str) -> bytes | None:
-        file = repo.file(tip, path)
-        return repo.read(file.blob) if file is not None else None
-
-    checkpoint = content(log.CHECKPOINT)
+    checkpoint = content_at(repo, tip, log.CHECKPOINT)
     if checkpoint is None:
         raise Refused("log-mismatch", "the log's checkpoint is missing", where=log.CHECKPOINT)
     said = log.read_checkpoint(checkpoint)
     size = said.size if size is None else size
-    edge = log.restore(size, content)
+    edge = log.restore(size, partial(content_at, repo, tip))
     if (said.size, said.root) != (size, edge.root):
         raise Refused(
             "log-mismatch",

@@ -7,6 +7,7 @@ from functools import partial
 from controller.core.transparency import PUBLISH, QUESTION, sealed_unanchored, sealed_unpublished
 from controller.core.world import Chosen, LogFacts
 from controller.ledger.append import Ledger
+from controller.ledger.content import content_at
 from controller.model.intent import Intent
 from controller.ports import Repo
 from controller.reconcile.logbook import LogBook
@@ -23,7 +24,7 @@ class Visible:
     def show(self, ledger: Ledger) -> None:
         """The ledger as it is recorded now."""
         if ledger.commit is not None:
-            self._log.update(ledger.log, partial(_file, self._repo, ledger.commit))
+            self._log.update(ledger.log, partial(content_at, self._repo, ledger.commit))
 
     def restart(self) -> None:
         """The log goes on from another place: nothing that was chosen of the former one is of it."""
@@ -48,8 +49,3 @@ class Visible:
         if chosen is None or chosen.size > size:
             chosen = self._chosen[purpose] = Chosen(size, self._log.note(size), sealed.run)
         return chosen
-
-
-def _file(repo: Repo, commit: str, path: str) -> bytes | None:
-    file = repo.file(commit, path)
-    return repo.read(file.blob) if file is not None else None

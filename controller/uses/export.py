@@ -21,6 +21,7 @@ from controller.errors import Invalid, LockgateError, Refused
 from controller.ledger import fold
 from controller.ledger.append import run_entries
 from controller.ledger.canonical import canonical, digest
+from controller.ledger.content import content_at
 from controller.ledger.entry import artifact_path, read
 from controller.ledger.log import CHECKPOINT, Tree, read_checkpoint
 from controller.ledger.receipt import Receipt
@@ -170,7 +171,7 @@ def audit_pack(
     checkpoint = _content(repo, tip, CHECKPOINT)
     files[EVIDENCE + CHECKPOINT] = checkpoint
     size = read_checkpoint(checkpoint).size
-    tree = Tree(size, lambda path: _optional(repo, tip, path))
+    tree = Tree(size, lambda path: content_at(repo, tip, path))
     for entry in (*found.entries, *events):
         index = entry.predicate.index
         receipt = Receipt(index, tuple(tree.inclusion(index)), checkpoint)
@@ -210,15 +211,10 @@ def _manifest(found: Source, size: int, tree: Tree, tips: Mapping[str, str] | No
 
 
 def _content(repo: Repo, commit: str, path: str) -> bytes:
-    data = _optional(repo, commit, path)
+    data = content_at(repo, commit, path)
     if data is None:
         raise Refused("record-missing", "a record is missing", where=path, cure="run `lockgate verify`")
     return data
-
-
-def _optional(repo: Repo, commit: str, path: str) -> bytes | None:
-    file = repo.file(commit, path)
-    return repo.read(file.blob) if file is not None else None
 
 
 def _events(found: Source, chain: Sequence[str], begin: int) -> list[Entry]:
@@ -269,7 +265,7 @@ def _artifacts(found: Source) -> Iterator[tuple[str, bytes]]:
         named |= set(digests_in(entry.predicate.detail.get("artifacts")))
         named |= set(digests_in(entry.predicate.how))
     for value in sorted(named):
-        data = _optional(found.repo, found.tip, artifact_path(value))
+        data = content_at(found.repo, found.tip, artifact_path(value))
         if data is not None:
             yield artifact_path(value), data
 

@@ -7,6 +7,7 @@ from functools import partial
 
 from controller.errors import LockgateError
 from controller.ledger.append import load_log
+from controller.ledger.content import content_at
 from controller.ledger.log import Tree
 from controller.model.trustroot import TrustRoot
 from controller.ports import Repo
@@ -23,14 +24,9 @@ def pinned_fault(repo: Repo, root: TrustRoot, tip: str | None) -> str:
         if size < pinned.size:
             return f"the log has {size} entries, the trust root pins {pinned.size}"
         if tip is not None:
-            tree = Tree(size, partial(_content, repo, tip))
+            tree = Tree(size, partial(content_at, repo, tip))
             if base64.b64encode(tree.root(pinned.size)).decode() != pinned.root:
                 return f"the log's root over {pinned.size} entries is not the one that the trust root pins"
     except LockgateError as error:
         return f"the log cannot be compared with the trust root's checkpoint: {error.what}"
     return ""
-
-
-def _content(repo: Repo, commit: str, path: str) -> bytes | None:
-    file = repo.file(commit, path)
-    return repo.read(file.blob) if file is not None else None

@@ -10,6 +10,7 @@ from controller.errors import Invalid, Refused
 from controller.ledger import dsse
 from controller.ledger.append import run_entries
 from controller.ledger.canonical import digest
+from controller.ledger.content import content_at
 from controller.ledger.cosign import lines_of
 from controller.ledger.entry import read
 from controller.ledger.fold import load_state
@@ -65,7 +66,7 @@ def receipts(
     links = [link for link, _ in trust_history(repo, root, state.cursors.main or root.genesis, verify_ssh)]
     extra = Chain(links=links).dumps()
     newest = _file(repo, tip, CHECKPOINT)
-    tree = Tree(read_checkpoint(newest).size, lambda path: _maybe(repo, tip, path))
+    tree = Tree(read_checkpoint(newest).size, lambda path: content_at(repo, tip, path))
     cosigned = _cosigned(repo, tip, state.cursors.log.witnessed.event) if state.cursors.log.witnessed else b""
     made = []
     for entry in entries:
@@ -122,13 +123,8 @@ def _cosigned(repo: Repo, tip: str, path: str) -> bytes:
     return detail.checkpoints[-1].encode()
 
 
-def _maybe(repo: Repo, commit: str, path: str) -> bytes | None:
-    file = repo.file(commit, path)
-    return repo.read(file.blob) if file is not None else None
-
-
 def _file(repo: Repo, commit: str, path: str) -> bytes:
-    data = _maybe(repo, commit, path)
+    data = content_at(repo, commit, path)
     if data is None:
         raise Refused("log-mismatch", "a file of the evidence is missing", where=path)
     return data

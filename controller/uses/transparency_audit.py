@@ -11,6 +11,7 @@ from controller.core.clocks import anchored_in_time
 from controller.core.trust import CONTROLLER
 from controller.errors import LockgateError, Refused
 from controller.ledger.append import load_log
+from controller.ledger.content import content_at
 from controller.ledger.cosign import witnesses
 from controller.ledger.cursors import Cursors
 from controller.ledger.fold import CURSORS
@@ -20,7 +21,6 @@ from controller.ledger.timestamp import check_token
 from controller.model.entry import Entry, Published, TimeAnchored, Witnessed, format_time
 from controller.model.keys import key_id
 from controller.model.order import AgentKey
-from controller.ports import Repo
 from controller.uses.findings import Finding, TimeMark, rule_of
 from controller.uses.statement_checks import declared_at
 from controller.uses.whole_history import Answer, History
@@ -46,7 +46,7 @@ class _Audit:
     def __init__(self, history: History, tip: str) -> None:
         self._history = history
         self._repo = history.repo
-        self._tree = Tree(load_log(history.repo, tip).size, lambda path: _content(history.repo, tip, path))
+        self._tree = Tree(load_log(history.repo, tip).size, lambda path: content_at(history.repo, tip, path))
         self._removed = set(history.facts.repaired)
         past = history.past
         if past is None:
@@ -164,7 +164,7 @@ class _Audit:
 
     def _sealed(self, size: int) -> str | None:
         """The newest run that the first `size` entries seal, by the state derived from them."""
-        data = _content(self._repo, self._commit(size), CURSORS)
+        data = content_at(self._repo, self._commit(size), CURSORS)
         mark = Cursors.model_validate_json(data).log.sealed if data is not None else None
         return mark.run if mark is not None else None
 
@@ -191,8 +191,3 @@ def time_mark(history: History) -> TimeMark | None:
             text = f"time-anchored to {one.size} entries at {format_time(one.time)} by {one.authority}"
             marks.append(TimeMark(one.size, text))
     return max(marks, key=lambda mark: mark.size, default=None)
-
-
-def _content(repo: Repo, commit: str, path: str) -> bytes | None:
-    file = repo.file(commit, path)
-    return repo.read(file.blob) if file is not None else None
