@@ -46,6 +46,9 @@ HISTORY_CHECKS: tuple[Callable[[History], Answer], ...] = (
 commits; a new rule is one more function here."""
 
 
+MOST_BACK = 10_000
+"""How many commits before `since` are looked at for a push's end: only there the log is complete."""
+
 NEEDS_ALL_EVIDENCE = frozenset(
     {
         "foreign-evidence",
@@ -107,7 +110,7 @@ def verify(
     """Verify main, requests and evidence from genesis.
 
     `run` keeps only the findings about one run; `since` walks only the evidence after a commit that was
-    verified before, and judges main and requests as far as that evidence allows. `ask` answers the questions of
+    verified before (from the end of the push before it, where it stands in the midst of one), and judges main and requests as far as that evidence allows. `ask` answers the questions of
     gates outside the core (`CelWorker.ask`); without it their verdicts are not made again. `progress(done, total)`
     counts evidence commits. With a `past`, only what came after it is looked at, and everything as soon as that
     is not clean: a past never changes an answer, and `notice` is told when the branches do not hold it. `keep`
@@ -285,12 +288,15 @@ def _begin(repo: Repo, commits: list[str], since: str | None) -> tuple[str | Non
     found = [oid for oid in commits if oid.startswith(since)]
     if len(found) != 1:
         raise Invalid("commit-not-found", f"{since} names no commit of the evidence branch")
-    try:
-        return found[0], edge_at(repo, found[0])
-    except LockgateError as error:
-        raise Invalid(
-            "commit-not-found", f"verification cannot begin after {since}: {error.what}", cure="leave --since out"
-        ) from error
+    place = commits.index(found[0])
+    for oid in reversed(commits[max(0, place - MOST_BACK) : place + 1]):
+        with suppress(LockgateError):
+            return oid, edge_at(repo, oid)
+    raise Invalid(
+        "commit-not-found",
+        f"verification cannot begin after {since}: no tree before it says where the log stood",
+        cure="leave --since out",
+    )
 
 
 def _readable(repo: Repo, tip: str) -> tuple[list[str], Finding | None]:

@@ -128,6 +128,16 @@ def test_a_good_commit_of_main_that_is_turned_down(home: Home, accepted: bool) -
     assert good[:12] in report.findings[0].message
 
 
+def test_verification_since_the_midst_of_a_push_begins_before_it(home: Home) -> None:
+    home.batch(home.story.run("dev", "shop-1"))
+    inside = home.git("rev-parse", f"{home.ledger.commit}~3").strip()
+    good = codes(home)
+    walked: list[int] = []
+    report = home.verify(since=inside, progress=lambda done, total: walked.append(total))
+    assert {finding.code for finding in report.findings} == good == set()
+    assert walked == [len(home.passes[-1][1])]
+
+
 def test_a_branch_begins_once(home: Home) -> None:
     """A genesis in the midst would put accepted main back to where it began."""
     home.batch(home.story.run("dev", "shop-1"))
