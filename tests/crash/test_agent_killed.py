@@ -104,15 +104,21 @@ def test_an_agent_killed_here_completes_its_run(shop: Flow, point: str) -> None:
     _completes(shop, release)
 
 
-def test_a_controller_restarted_while_an_agent_pulls(shop: Flow, registry: FaultRegistry) -> None:
-    """The agent's pull goes on without a controller; the next one takes its report and completes the run."""
+def _hanging(shop: Flow, registry: FaultRegistry, version: str) -> str:
+    """A release whose images the agent is pulling, until the registry is told to go on."""
     if AGENT not in shop.processes.agents:
         shop.processes.start_agent(AGENT, "dev")
     registry.released.clear()
     registry.fault(path="/blobs/", hang=True)
     asked = len(registry.seen)
-    release = _promote(shop, "2.0.0")
+    release = _promote(shop, version)
     until("a pull that hangs", lambda: any("/blobs/" in path for path in registry.paths()[asked:]))
+    return release
+
+
+def test_a_controller_restarted_while_an_agent_pulls(shop: Flow, registry: FaultRegistry) -> None:
+    """The agent's pull goes on without a controller; the next one takes its report and completes the run."""
+    release = _hanging(shop, registry, "2.0.0")
     controller = shop.processes.controller
     assert controller is not None
     os.kill(controller.pid, signal.SIGKILL)
@@ -130,13 +136,7 @@ def test_a_controller_restarted_while_an_agent_pulls(shop: Flow, registry: Fault
 
 def test_an_order_is_offered_again_during_its_pull(shop: Flow, registry: FaultRegistry) -> None:
     """The order is offered again while it is being carried out: it is neither begun nor reported twice."""
-    if AGENT not in shop.processes.agents:
-        shop.processes.start_agent(AGENT, "dev")
-    registry.released.clear()
-    registry.fault(path="/blobs/", hang=True)
-    asked = len(registry.seen)
-    release = _promote(shop, "2.1.0")
-    until("a pull that hangs", lambda: any("/blobs/" in path for path in registry.paths()[asked:]))
+    release = _hanging(shop, registry, "2.1.0")
     shop.stop_controller()
     shop.processes.start_controller(poll="1s")
     until("the agent is back", lambda: AGENT in shop.status()["agents"])

@@ -120,8 +120,10 @@ def matches(shown: list[str], got: list[str]) -> bool:
 def test_tutorial_runs_as_written(tmp_path: Path) -> None:
     text = (DOCS / "tutorial" / "first-release.md").read_text().replace("7420", str(free_port()))
     terminals = Terminals(tmp_path)
+    blocks = BLOCK.findall(text)
+    assert len(blocks) == len(re.findall("^ *```(?:bash|console)", text, re.MULTILINE)) > 10
     try:
-        for kind, block in BLOCK.findall(text):
+        for kind, block in blocks:
             if block.startswith("# terminal"):
                 terminals.start(block)
             elif kind == "bash":

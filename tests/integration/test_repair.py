@@ -17,26 +17,16 @@ from controller.model.history import NewCommit
 from controller.uses.status import status
 from controller.uses.view import evidence_tip, view
 from controller.uses.why import blockers
-from tests.support.flow import Flow, strategy
+from tests.support.flow import Flow
 from tests.support.guarded import REQUESTS, Clone
+from tests.support.ordered import ordered
 from tests.support.site import EVIDENCE, Site, quiet
-
-PATIENT = "    - {percent: 100, minHealthyTime: 1s, deadline: 1h}\n"
 
 
 @pytest.fixture(scope="module")
 def origin(tmp_path_factory: pytest.TempPathFactory) -> Site:
     """A release is locked, and a run in dev has ordered its deployment; no agent will ever answer."""
-    folder = tmp_path_factory.mktemp("origin")
-    shop = Flow(folder, {"dev-1": "dev"}, files={"strategies/dev.yaml": strategy("dev", PATIENT)})
-    site = Site(folder)
-    assert site.settle() == ""
-    shop.image("1.0.0")
-    name = shop.release("1.0.0")
-    assert site.settle() == ""
-    shop.promote("dev", name)
-    assert site.settle() == ""
-    assert site.git("show", f"{EVIDENCE}:open/dev")
+    shop, site = ordered(tmp_path_factory.mktemp("origin"))
     shop.people.close()
     return site
 

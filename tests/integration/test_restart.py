@@ -25,10 +25,10 @@ from controller.uses import restarting
 from controller.uses.restart_audit import MISMATCH, UNSIGNED
 from controller.uses.restarting import RESTARTED
 from controller.wiring.people import commit_on, merge_branch, now
-from tests.support.flow import Flow, strategy
+from tests.support.flow import Flow
+from tests.support.ordered import ordered
 from tests.support.site import EVIDENCE, Site, quiet
 
-PATIENT = "    - {percent: 100, minHealthyTime: 1s, deadline: 1h}\n"
 MAIN = "refs/heads/main"
 
 
@@ -36,14 +36,7 @@ MAIN = "refs/heads/main"
 def origin(tmp_path_factory: pytest.TempPathFactory) -> Site:
     """A release is locked, and a run in dev has ordered its deployment; then a second release is locked."""
     folder = tmp_path_factory.mktemp("origin")
-    shop = Flow(folder, {"dev-1": "dev"}, files={"strategies/dev.yaml": strategy("dev", PATIENT)})
-    site = Site(folder)
-    assert site.settle() == ""
-    shop.image("1.0.0")
-    name = shop.release("1.0.0")
-    assert site.settle() == ""
-    shop.promote("dev", name)
-    assert site.settle() == ""
+    shop, site = ordered(folder)
     (folder / "early").write_text(site.tip())
     shop.image("1.1.0")
     shop.release("1.1.0")
