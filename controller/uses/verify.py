@@ -109,11 +109,11 @@ def verify(
 ) -> VerifyReport:
     """Verify main, requests and evidence from genesis.
 
-    `run` keeps only the findings about one run; `since` walks only the evidence after a commit that was verified
-    before (from the end of the push before it, where it stands in the midst of one), and judges main and requests as
-    far as that evidence allows. `ask` answers the questions of gates outside the core (`CelWorker.ask`); without it
-    their verdicts are not made again. `progress(done, total)`
-    counts evidence commits. With a `past`, only what came after it is looked at, and everything as soon as that
+    `run` keeps only the findings about one run; `since` walks only the evidence after a commit that was
+    verified before (from the end of the push before it, where it stands in the midst of one), and judges main
+    and requests as far as that evidence allows. `ask` answers the questions of gates outside the core
+    (`CelWorker.ask`); without it their verdicts are not made again. `progress(done, total)` counts evidence
+    commits. With a `past`, only what came after it is looked at, and everything as soon as that
     is not clean: a past never changes an answer, and `notice` is told when the branches do not hold it. `keep`
     gets the past that a clean answer leaves. Entries later than `now` are found where it is given. Raises
     Invalid("run-not-found"), Invalid("commit-not-found") for a `since` off the branch, and Unavailable when the
