@@ -55,8 +55,7 @@ _W = TypeVar("_W", bound=Wire)
 
 
 class TargetState(Wire):
-    """What a target runs as far as its agent reported it; null digest after an order that it did not answer.
-    `healthy` is null when not known."""
+    """What a target runs as its agent reported it; digest null: an order was not answered, healthy null: unknown."""
 
     manifest_digest: Sha256 | None
     run: str
@@ -300,9 +299,8 @@ def _open(
     )
     step: dict[str, object] = {"runs": {**state.cursors.runs, environment: detail.number}}
     pending = state.cursors.pending
-    reached = [
-        i for i, item in enumerate(pending) if (item.environment, item.commit) == (environment, detail.commit)
-    ]
+    change = (environment, detail.commit)
+    reached = [i for i, item in enumerate(pending) if (item.environment, item.commit) == change]
     if reached:
         # Opening for a change also settles the older changes of the same slot: they were overtaken.
         step["pending"] = tuple(
@@ -356,7 +354,8 @@ def _seal(state: State, opened: OpenRun, phase: str, at: datetime) -> State:
 
 
 def _history(history: tuple[CompletedRun, ...], opened: OpenRun, manifest_digest: str) -> tuple[CompletedRun, ...]:
-    """A promotion is put on top; a rollback takes off what is above the run it went back to."""
+    """A promotion is put on top, in the place of an earlier run of the same: what comes before is another release.
+    A rollback takes off what is above the run it went back to."""
     if opened.mode == "rollback":
         for place in range(len(history) - 1, -1, -1):
             if history[place].manifest_digest == manifest_digest and history[place].release == opened.release:
@@ -369,7 +368,8 @@ def _history(history: tuple[CompletedRun, ...], opened: OpenRun, manifest_digest
         pins=opened.pins,
         artifacts=opened.artifacts,
     )
-    return (*history, done)[-HISTORY:]
+    again = bool(history) and (history[-1].release, history[-1].manifest_digest) == (done.release, manifest_digest)
+    return (*(history[:-1] if again else history), done)[-HISTORY:]
 
 
 # --- derived files ---------------------------------------------------------------------------------------

@@ -49,6 +49,22 @@ def a_target_does_not_report(s: Stage) -> None:
 
 
 @scene
+def running_a_release_again_is_no_rollback(s: Stage) -> None:
+    """What a rollback goes back to is another release, however often this one ran."""
+    t = s.open(agents=4, strategy=canary(50, 100))
+    t.complete("shop-1")
+    t.complete("shop-2")
+    for reason in ("again", "and again"):
+        t.land(t.slot("prod", "shop-2", reason))
+        t.run()
+    assert sum("prod: stage 2: passed" in line for line in t.lines) == 4
+    assert [one.release for one in t.ledger.state.environments["prod"].history] == ["shop-1", "shop-2"]
+    t.ask("rollback", "olga")
+    t.run()
+    assert t.ledger.state.environments["prod"].release == "shop-1"
+
+
+@scene
 def a_downgrade_is_refused(s: Stage) -> None:
     t = s.open(agents=2)
     for release in ("shop-1", "shop-2", "shop-3"):
