@@ -263,10 +263,8 @@ def _ahead(repo: Repo, tip: str | None, now: datetime) -> Finding | None:
     if not found:
         return None
     first = found[-1]
-    text = (
-        f"{len(found)} entries from here on are dated {first.committer.at:%Y-%m-%d %H:%M:%S}Z and later, ahead of "
-    )
-    text += f"this machine's clock, {now:%Y-%m-%d %H:%M:%S}Z"
+    at = f"{first.committer.at:%Y-%m-%d %H:%M:%S}Z"
+    text = f"{len(found)} entries, from {at} on, are ahead of this machine's clock, {now:%Y-%m-%d %H:%M:%S}Z"
     return Finding("clock-skew", first.id, "", rule_of("clock-skew"), text)
 
 
