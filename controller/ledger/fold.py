@@ -10,7 +10,6 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from functools import lru_cache
 from typing import Literal, TypeVar
 
 from pydantic import Field, ValidationError
@@ -20,7 +19,7 @@ from controller.ledger.canonical import canonical_plain
 from controller.ledger.cursors import Cursors, ReplayAsked, gone_over
 from controller.ledger.entry import instance, run_folder
 from controller.ledger.marks import marked
-from controller.ledger.members import MemberWriter
+from controller.ledger.members import writer_of
 from controller.model.entry import (
     Accepted,
     CompletedRun,
@@ -379,7 +378,7 @@ def derived_files(before: State, after: State) -> dict[str, bytes | None]:
     """The files below open/ and state/ that differ between two states (None: removed)."""
     files: dict[str, bytes | None] = {}
     if after.cursors is not before.cursors:
-        files[CURSORS] = _writer(CURSORS, Cursors).write(after.cursors)
+        files[CURSORS] = writer_of(CURSORS, Cursors).write(after.cursors)
     if after.environments is not before.environments:
         for name, value in after.environments.items():
             if before.environments.get(name) is not value:
@@ -402,13 +401,7 @@ def derived_files(before: State, after: State) -> dict[str, bytes | None]:
 
 def environment_file(state: EnvironmentState) -> bytes:
     """The file of an environment's state."""
-    return _writer(environment_path(state.environment), EnvironmentState).write(state)
-
-
-@lru_cache(64)
-def _writer(path: str, model: type[Wire]) -> MemberWriter:
-    """What writes a derived file that most of its steps leave as it was."""
-    return MemberWriter(model)
+    return writer_of(environment_path(state.environment), EnvironmentState).write(state)
 
 
 def load_state(repo: Repo, commit: str) -> State:

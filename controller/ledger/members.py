@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from controller.ledger.canonical import canonical_plain
 from controller.model.wire import Wire
 
@@ -29,3 +31,9 @@ class MemberWriter:
         }
         self._kept = kept  # as a whole, so that others who write at the same time find one value's members
         return b"{%b}" % b",".join([kept[name][1] for _, name in self._names])
+
+
+@lru_cache(64)
+def writer_of(path: str, model: type[Wire]) -> MemberWriter:
+    """What writes the derived file at a path."""
+    return MemberWriter(model)

@@ -24,6 +24,8 @@ pygit2.option(pygit2.GIT_OPT_ENABLE_CACHING, False)
 pygit2.option(pygit2.GIT_OPT_SET_MWINDOW_SIZE, 4 << 20)
 pygit2.option(pygit2.GIT_OPT_SET_MWINDOW_MAPPED_LIMIT, 64 << 20)
 _COMMITTED = re.compile(rb"\ncommitter [^\n]*> (\d{1,12}) ")
+_ROOTS = 8_192
+"""Commits whose trees are remembered."""
 _Side = tuple[bytes, bytes] | None
 _KINDS = {
     pygit2.GIT_OBJECT_COMMIT: b"commit",
@@ -47,11 +49,11 @@ def corrupt(oid: str, got: str) -> Refused:
 class ObjectStore:
     """The objects below one git directory."""
 
-    def __init__(self, gitdir: Path, *, commits: int = 20_000, entries: int = 150_000) -> None:
+    def __init__(self, gitdir: Path, *, commits: int = 5_000, entries: int = 100_000) -> None:
         self.gitdir = gitdir
         self.refresh()
         self.commit = lru_cache(commits)(self._commit)
-        self.root = lru_cache(4_096)(self._root)
+        self._roots: dict[str, str] = {}
         self._trees: OrderedDict[str, Tree] = OrderedDict()
         self._entries = 0
         self._listings: OrderedDict[str, Listing] = OrderedDict()
@@ -83,8 +85,8 @@ class ObjectStore:
     def close(self) -> None:
         """Release files and memory."""
         self.commit.cache_clear()
-        self.root.cache_clear()
         with self._lock:
+            self._roots.clear()
             self._trees.clear()
             self._entries = 0
             self._listings.clear()
@@ -121,7 +123,9 @@ class ObjectStore:
         return pack.write_pack(self.gitdir / "objects", made)
 
     def _commit(self, oid: str) -> Commit:
-        return objects.parse_commit(oid, self.raw(oid, b"commit"))
+        data = self.raw(oid, b"commit")
+        self._keep_root(oid, data)
+        return objects.parse_commit(oid, data)
 
     def parents(self, oid: str) -> list[str]:
         """The parents of a commit, without judging it."""
@@ -150,9 +154,18 @@ class ObjectStore:
                 self._entries -= len(self._trees.popitem(last=False)[1]) + 1
         return made
 
-    def _root(self, commit: str) -> str:
-        """The tree id of a commit."""
-        return objects.commit_links(self.raw(commit, b"commit"))[0]
+    def root(self, commit: str) -> str:
+        """The tree id of a commit; known without another look of one that was parsed a while ago."""
+        known = self._roots.get(commit)
+        return known if known is not None else self._keep_root(commit, self.raw(commit, b"commit"))
+
+    def _keep_root(self, commit: str, data: bytes) -> str:
+        tree = objects.commit_links(data)[0]
+        with self._lock:
+            if len(self._roots) >= _ROOTS:
+                self._roots.clear()
+            self._roots[commit] = tree
+        return tree
 
     def changes(self, old: str, new: str) -> list[Change]:
         """Paths that differ between two trees, sorted."""
