@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from controller.core.chain import Chain, ChainLink
+from controller.core.chain import Chain, ChainLink, tree_entries
 from controller.core.trust import TrustState, VerifySsh, check_successor
 from controller.errors import LockgateError, Refused
 from controller.model.places import TRUST_PATH
@@ -130,8 +130,8 @@ def _genesis_link(repo: Repo, root: TrustRoot) -> ChainLink:
             cure="use the trust-root.json of this repository",
         )
     top = repo.raw(head[5:].decode("ascii"))[1]
-    at = top.find(b"40000 trust\0")
-    trust = repo.raw(top[at + 12 : at + 32].hex())[1] if at >= 0 else b""
+    mode, folder = (tree_entries(top) or {}).get(b"trust", (b"", ""))
+    trust = repo.raw(folder)[1] if mode == b"40000" else b""
     entry = repo.file(root.genesis, TRUST_PATH)
     document = repo.read(entry.blob) if entry else b""
     return ChainLink(document=document, commit=commit, trees=[top, trust])

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+from controller.core.chain import tree_entries
 from controller.core.parse import parse, reads
 from controller.core.run import Run, fold
 from controller.core.trust import TrustState
@@ -226,7 +227,7 @@ def project_of(found: View) -> str:
 def run_folder_of(repo: Repo, evidence: str, run: str) -> str | None:
     """The folder of a run in an evidence commit's tree, by its name alone: newest day first."""
     environment = run.rsplit("-", 2)[0]
-    top = _tree(repo, _root(repo, evidence), f"runs/{environment}".split("/"))
+    top = _tree(repo, repo.commit(evidence).tree, f"runs/{environment}".split("/"))
     if top is None:
         return None
     for year, year_tree in _down(repo, top):
@@ -248,10 +249,6 @@ def no_run(run: str) -> Invalid:
     )
 
 
-def _root(repo: Repo, commit: str) -> str:
-    return repo.commit(commit).tree
-
-
 def _tree(repo: Repo, tree: str, parts: list[str]) -> str | None:
     for part in parts:
         found = dict(_down(repo, tree)).get(part)
@@ -263,10 +260,6 @@ def _tree(repo: Repo, tree: str, parts: list[str]) -> str | None:
 
 def _down(repo: Repo, tree: str) -> list[tuple[str, str]]:
     """The folders of a tree object, last name first."""
-    data, at, found = repo.raw(tree)[1], 0, []
-    while at < len(data):
-        space, nul = data.index(b" ", at), data.index(b"\0", at)
-        if data[at:space] == b"40000":
-            found.append((data[space + 1 : nul].decode("utf-8", "replace"), data[nul + 1 : nul + 21].hex()))
-        at = nul + 21
-    return sorted(found, reverse=True)
+    entries = tree_entries(repo.raw(tree)[1]) or {}
+    folders = [(name.decode("utf-8", "replace"), oid) for name, (mode, oid) in entries.items() if mode == b"40000"]
+    return sorted(folders, reverse=True)
