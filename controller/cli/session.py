@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from controller.cli.context import Context
-from controller.errors import Invalid, UsageError
+from controller.errors import Invalid, LockgateError, UsageError
 
 if TYPE_CHECKING:
     from controller.core.trust import TrustState
@@ -98,11 +98,19 @@ def viewing(
     state_dir: Path | None = None,
     controller: str | None = None,
 ) -> Iterator[View]:
-    """The project as it stands."""
+    """The project as it stands. Where it cannot be read, the error tells what the controller says too."""
     from controller.uses.view import view
+    from controller.uses.why import HEALTHY
 
-    with reading(context, trust_root) as repo:
-        yield view(repo, health_of(state_dir, controller))
+    health = health_of(state_dir, controller)
+    with contextlib.ExitStack() as stack:
+        try:
+            found = view(stack.enter_context(reading(context, trust_root)), health)
+        except LockgateError as error:
+            if health is not None and health.state not in HEALTHY:
+                error.cure = f"{error.cure}; the controller is {health.state}: {health.message}".removeprefix("; ")
+            raise
+        yield found
 
 
 def now() -> datetime:

@@ -54,7 +54,8 @@ _W = TypeVar("_W", bound=Wire)
 
 
 class TargetState(Wire):
-    """What a target runs as its agent reported it; digest null: an order was not answered, healthy null: unknown."""
+    """What a target runs as far as its agent reported it; null digest after an order that it did not answer.
+    `healthy` is null when not known."""
 
     manifest_digest: Sha256 | None
     run: str

@@ -327,6 +327,8 @@ def test_what_the_controller_says_of_itself(shop: Shop, tmp_path: Path) -> None:
     (tmp_path / "health.json").write_text(
         json.dumps({"state": "stalled", "code": "main-rewound", "message": "main was rewritten", "at": "-"})
     )
+    without = shop.fails("origin-invalid", 2, "status", "--state-dir", str(tmp_path), repo="/nonexistent")
+    assert "the controller is stalled: main was rewritten" in without
     rows = shop.ask("status", "status", "--state-dir", str(tmp_path))
     assert all("main was rewritten" in row["waitingFor"][0] for row in rows)
     (tmp_path / "health.json").write_text("{")
