@@ -114,6 +114,7 @@ def _made(value: Mapping[str, Any]) -> str:
 def validate(context: typer.Context, ref: RefOption = None, trust_root: RootOption = None) -> None:
     """All diagnostics of the work tree, or of a commit: --ref, else main where there is no work tree."""
     from controller.cli import render
+    from controller.core.unheeded import unheeded
 
     options = context_of(context)
     tree = Path(options.repo)
@@ -122,7 +123,8 @@ def validate(context: typer.Context, ref: RefOption = None, trust_root: RootOpti
     else:
         with reading(options, trust_root) as repo:
             intent, where = _intent(repo, ref)
-    rows = [diagnostic.to_json() for diagnostic in intent.diagnostics]
+    found = [*intent.diagnostics, *unheeded(intent)]
+    rows = [diagnostic.to_json() for diagnostic in found]
     options.answer(rows, lambda: render.diagnostics_text(rows, where))
     if any(diagnostic.severity == "error" for diagnostic in intent.diagnostics):
         raise typer.Exit(1)
