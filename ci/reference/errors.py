@@ -9,7 +9,7 @@ from ci.reference.codes import ERRORS, Use, uses
 from ci.reference.markdown import cell, code, table
 from ci.reference.markdown import page as whole
 from controller import errors
-from controller.uses.findings import RULES
+from controller.uses.audit.findings import RULES
 
 INTRO = """Codes are stable; the wording is not. `<name>` in a message stands for a value. An error
 on the command line is written to standard error as `lockgate: CODE: what, where; expected …, got …; do …`."""

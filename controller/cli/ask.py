@@ -157,11 +157,11 @@ def send(options: Context, wish: Wish) -> None:
 
 def _about(found: View, wish: Wish) -> tuple[str | None, str | None, str | None]:
     """The run a request is about, what it binds to, and with which code. Raises as `check`, `refused_commit`."""
-    from controller.cli.acknowledge import refused_commit
     from controller.core.requests import COMMIT
+    from controller.uses.acknowledged import refused_commit
 
     if wish.commit is not None:
-        commit, code = refused_commit(found, wish.commit)
+        commit, code = refused_commit(found.state.cursors, wish.commit)
         return None, f"{COMMIT}{commit}", code
     if wish.run is not None:
         return wish.run, None, None

@@ -17,8 +17,8 @@ from controller.errors import Invalid
 
 if TYPE_CHECKING:
     from controller.model.trustroot import TrustRoot
-    from controller.uses.past import Past
-    from controller.uses.past_file import PastFile
+    from controller.uses.audit.past import Past
+    from controller.uses.audit.past_file import PastFile
 
 
 def register(app: typer.Typer) -> None:
@@ -50,7 +50,7 @@ def verify(
 ) -> None:
     """Verify main, requests and evidence from the pinned root; exit code 1 with each finding."""
     from controller.cli import render
-    from controller.uses.verify import verify as verify_history
+    from controller.uses.audit.verify import verify as verify_history
     from controller.wiring.repos import ask_cel, verify_ssh
 
     root = pinned_root(trust_root)
@@ -82,7 +82,7 @@ def verify(
 
 def _cache(repo: str, root: TrustRoot, chosen: Path | None) -> PastFile | None:
     """The file that keeps what was verified; None where none can be used, which is said."""
-    from controller.uses.past_file import PastFile, cache_path, rules_digest
+    from controller.uses.audit.past_file import PastFile, cache_path, rules_digest
 
     try:
         path = chosen or cache_path(root)

@@ -15,9 +15,9 @@ from controller.errors import Invalid, Refused
 
 if TYPE_CHECKING:
     from controller.model.trustroot import RootCheckpoint, TrustRoot
-    from controller.uses.export import ExportAnswer
-    from controller.uses.findings import Finding, VerifyReport
-    from controller.uses.packfile import Pack
+    from controller.uses.audit.findings import Finding, VerifyReport
+    from controller.uses.exports.export import ExportAnswer
+    from controller.uses.exports.packfile import Pack
 
 
 def register(app: typer.Typer) -> None:
@@ -43,8 +43,8 @@ def export(
     """Write everything about a run to one file; the same run at the same commit gives the same bytes."""
     from dataclasses import replace
 
-    from controller.uses.export import ExportAnswer, audit_pack, source
-    from controller.uses.packfile import SUMS, sums, write_pack
+    from controller.uses.exports.export import ExportAnswer, audit_pack, source
+    from controller.uses.exports.packfile import SUMS, sums, write_pack
     from controller.wiring.bundles import bundle_tips, private_folder, saving, write_history
     from controller.wiring.repos import verify_ssh
 
@@ -112,7 +112,7 @@ def minimum_of(path: Path | None) -> RootCheckpoint | None:
     """The checkpoint in a file that `--min-checkpoint` names."""
     if path is None:
         return None
-    from controller.uses.bundle import read_minimum
+    from controller.uses.exports.bundle import read_minimum
 
     return read_minimum(_read(path))
 
@@ -145,9 +145,9 @@ def _history(path: Path, root: TrustRoot, folder: Path, content: Pack | None = N
     from functools import partial
 
     from controller.ledger.content import content_at
-    from controller.uses.bundle import same_as_history
-    from controller.uses.findings import Finding, VerifyReport, rule_of
-    from controller.uses.verify import verify
+    from controller.uses.audit.findings import Finding, VerifyReport, rule_of
+    from controller.uses.audit.verify import verify
+    from controller.uses.exports.bundle import same_as_history
     from controller.wiring.bundles import open_bundle
     from controller.wiring.repos import ask_cel, verify_ssh
 
@@ -169,9 +169,9 @@ def _history(path: Path, root: TrustRoot, folder: Path, content: Pack | None = N
 def _pack(path: Path, root: TrustRoot, folder: Path, minimum: RootCheckpoint | None) -> dict[str, Any]:
     from dataclasses import replace
 
-    from controller.uses.bundle import verify_pack
-    from controller.uses.findings import Finding, VerifyReport, rule_of
-    from controller.uses.packfile import read_pack
+    from controller.uses.audit.findings import Finding, VerifyReport, rule_of
+    from controller.uses.exports.bundle import verify_pack
+    from controller.uses.exports.packfile import read_pack
     from controller.wiring.bundles import read_commit
     from controller.wiring.repos import ask_cel, verify_ssh
 

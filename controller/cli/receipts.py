@@ -30,7 +30,7 @@ def make(
     trust_root: PinnedOption = None,
 ) -> None:
     """Write entries of a run and a receipt (.tlog-proof) for each into a folder."""
-    from controller.uses.receipts import receipts
+    from controller.uses.exports.receipts import receipts
     from controller.wiring.repos import verify_ssh
 
     root = pinned_root(trust_root)
@@ -55,7 +55,7 @@ def check(
 ) -> None:
     """Check a receipt offline, from the trust root and the entry alone; exit code 1 when it does not hold."""
     from controller.model.entry import format_time
-    from controller.uses.receipts import check as check_receipt
+    from controller.uses.exports.receipts import check as check_receipt
     from controller.wiring.repos import verify_ssh
 
     held = check_receipt(_read(receipt), _read(envelope), pinned_root(trust_root), verify_ssh)

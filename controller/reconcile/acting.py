@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from controller.core.effects import Recorded, SlotRevert, agent_keys, orders_of, sampling, settled, slot_reverts
 from controller.core.run import Run
@@ -21,13 +20,10 @@ from controller.model.intent import Intent
 from controller.model.lock import release_digest
 from controller.model.order import ORDER_TYPE, Approving, LogState, PreparedOrder
 from controller.reconcile.observing import MainView
+from controller.reconcile.parts import Parts
 from controller.reconcile.reading import previous_target, target_of
 from controller.uses.approving import Approvals, Vouchers
 from controller.uses.own import previous_own
-
-if TYPE_CHECKING:
-    from controller.reconcile.reconciler import Parts
-
 
 KEPT_VOUCHERS = 4096
 

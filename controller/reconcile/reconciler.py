@@ -7,13 +7,11 @@ non-event: start again, fold, and go on.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from controller.core.accept import MainState, Terms
-from controller.core.artifacts import Templates
 from controller.core.clocks import check_clock, out_of_time
 from controller.core.decide import decide
 from controller.core.gates import Question
@@ -30,35 +28,15 @@ from controller.model.entry import Entry, Observed
 from controller.model.history import Tips
 from controller.model.intent import Intent
 from controller.model.trustroot import TrustRoot
-from controller.ports import AgentHub, Clock, Repo, Signer
+from controller.ports import Repo
 from controller.reconcile.acting import Actor
 from controller.reconcile.evidence import Evidence
-from controller.reconcile.logbook import LogBook
-from controller.reconcile.observing import MainView, Memory, new_requests, view_main
-from controller.reconcile.questions import Questions
-from controller.reconcile.reading import Reader
+from controller.reconcile.observing import MainView, new_requests, view_main
+from controller.reconcile.parts import Parts
 from controller.reconcile.restarting import LOST, Restarts
 from controller.reconcile.visible import Visible
 from controller.settings import tzdata_version
 from controller.uses.view import Unanswered
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What wiring puts together."""
-
-    repo: Repo
-    root: TrustRoot
-    signer: Signer
-    clock: Clock
-    hub: AgentHub
-    questions: Questions
-    reader: Reader
-    memory: Memory
-    templates: Templates
-    verify_ssh: Callable[[str, bytes, str], str]
-    log: LogBook
-    check_tags: timedelta = timedelta(0)
 
 
 @dataclass(frozen=True, slots=True)

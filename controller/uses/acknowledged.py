@@ -76,3 +76,33 @@ def waiting(cursors: Cursors, commit: str, code: str, trust: TrustState, at: dat
         return ""
     names = ", ".join(one.principal for one in given)
     return f"acknowledged by {names}, {len(given)} of {trust.threshold('owners')} owners needed"
+
+
+def refused_commit(cursors: Cursors, commit: str) -> tuple[str, str]:
+    """The id and code of the refused commit that main stands still at, by the start of its id.
+
+    Raises Refused("nothing-refused" | "never-acknowledged").
+    """
+    refused = cursors.refused
+    named = [one for one in refused if one.commit.startswith(commit.lower())]
+    if len(named) != 1:
+        raise Refused(
+            "nothing-refused",
+            "main does not stand still at such a commit",
+            where=commit,
+            expected=", ".join(one.commit[:12] for one in refused) or "a commit that main stands still at",
+            got=commit,
+            cure="see `lockgate status`",
+        )
+    (one,) = named
+    forbidden = never(one.paths)
+    if forbidden is not None:
+        raise Refused(
+            "never-acknowledged",
+            f"the commit can only be taken back: {forbidden}",
+            where=f"commit {one.commit[:12]}",
+            expected="a change that owners may let stand",
+            got=one.code,
+            cure="lockgate restore-main --key KEY",
+        )
+    return one.commit, one.code

@@ -7,7 +7,8 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from controller.model.schema import DIALECT, schema_id
-from controller.uses import export, replay, shapes, story
+from controller.uses import replay, shapes, story
+from controller.uses.exports import export
 
 ANSWERS: dict[str, Any] = {
     "init": shapes.MadeShape,

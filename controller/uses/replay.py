@@ -17,7 +17,7 @@ from controller.ledger.append import run_entries
 from controller.ledger.entry import read
 from controller.model.entry import Entry, Replayed, format_time
 from controller.ports import Repo
-from controller.uses.replay_checks import Again, Ask, Replay
+from controller.uses.rules.replay_checks import Again, Ask, Replay
 from controller.uses.view import no_run, run_folder_of
 
 

@@ -35,9 +35,10 @@ from controller.model.trustroot import TrustRoot
 from controller.ports import Clock, Registry, Signer
 from controller.reconcile.logbook import LogBook
 from controller.reconcile.observing import FileMemory
+from controller.reconcile.parts import Parts
 from controller.reconcile.questions import Answerer, Questions
 from controller.reconcile.reading import Reader
-from controller.reconcile.reconciler import Parts, Reconciler
+from controller.reconcile.reconciler import Reconciler
 from controller.settings import artifact_templates, docker_config
 from controller.uses.declared import declaration
 from controller.uses.replay import replay_run

@@ -17,7 +17,8 @@ from controller.core.incoming import RefUpdate
 from controller.errors import Refused
 from controller.ledger.canonical import digest
 from controller.model.trustroot import TrustRoot
-from controller.uses.guard import Means, TrustCommits, guard, prime
+from controller.uses.audit.coming import Means, TrustCommits
+from controller.uses.audit.guard import guard, prime
 
 PROGRAM = (sys.executable, "-E", "-P", "-m", "controller")
 """Never what happens to lie in the current folder, or what the environment of a push names."""
@@ -53,7 +54,7 @@ class FileMemory:
 
 
 def judge_push(origin: str, root: TrustRoot, updates: tuple[RefUpdate, ...]) -> tuple[Refused, ...]:
-    """Why a push to the repository in which this hook runs may not land; see `uses.guard.guard`."""
+    """Why a push to the repository in which this hook runs may not land; see `uses.audit.guard.guard`."""
     gitdir = git_directory(Path(origin).resolve())
     repo = IncomingRepo(gitdir, root.refs, os.environ)
     try:

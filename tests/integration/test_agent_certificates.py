@@ -26,7 +26,7 @@ from controller.model.sshcert import certified_key, read_certificate
 from controller.model.trust import TimedKey
 from controller.model.trustroot import TrustRoot
 from controller.reconcile.logbook import LogBook
-from controller.uses.statement_checks import statement_problem
+from controller.uses.rules.statement_checks import statement_problem
 from tests.support.flow import HEAD, Flow, environment, flow
 from tests.support.logs import MemoryLog
 from tests.support.stock import checkout, in_toto_verify, pem, sealed_folders

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from controller.uses.packfile import SUMS
+from controller.uses.exports.packfile import SUMS
 from tests.support.real_run import Recorded, answer, check, codes, content, lockgate
 
 README_BLOCK = re.compile(r"^```bash\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -179,7 +179,7 @@ def test_what_people_write_never_becomes_markup(recorded: Recorded, packs: dict[
 
 
 def test_characters_that_turn_reading_around_are_shown() -> None:
-    from controller.uses.story_page import _text
+    from controller.uses.exports.story_page import _text
 
     assert _text("a\u202eb\x00<\u2066") == "a[U+202E]b[U+0000]&lt;[U+2066]"
     assert len(_text("x" * 100_000)) < 5000

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from controller.uses.packfile import BLOCK, SUMS, Pack, read_pack, sums, write_pack
+from controller.uses.exports.packfile import BLOCK, SUMS, Pack, read_pack, sums, write_pack
 from tests.support.real_run import Recorded, check, codes, content, lockgate
 
 # --- tampering -------------------------------------------------------------------------------------------

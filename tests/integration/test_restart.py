@@ -22,7 +22,7 @@ from controller.ledger.append import load_log
 from controller.model.restart import restart_path, restart_signature_path
 from controller.model.trustroot import RootCheckpoint, TrustRoot
 from controller.uses import restarting
-from controller.uses.restart_audit import MISMATCH, UNSIGNED
+from controller.uses.audit.restart_audit import MISMATCH, UNSIGNED
 from controller.uses.restarting import RESTARTED
 from controller.wiring.people import commit_on, merge_branch, now
 from tests.support.flow import Flow

@@ -18,7 +18,7 @@ from controller.adapters.git import sshsig
 from controller.ledger.cosign import cosigners
 from controller.ledger.timestamp import check_token
 from controller.model.trustroot import TrustRoot
-from controller.uses.receipts import check
+from controller.uses.exports.receipts import check
 from tests.support.flow import SOURCE, Flow, environment, flow
 from tests.support.tsa import Authority, Server, serving
 from tests.support.waiting import until

@@ -17,7 +17,7 @@ from controller.ledger.append import EVIDENCE_REF, load, prepare, write
 from controller.ledger.canonical import digest
 from controller.model import entry as e
 from controller.model.trustroot import TrustRoot
-from controller.uses import segments
+from controller.uses.audit import segments
 from tests.support.evidence import sha
 from tests.support.home import MAIN, REQUESTS, Home
 from tests.support.tamper import (

@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import json
 import random
+import shutil
 import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import pytest
 import yaml
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
+import controller
 from controller.adapters.git.integrity import intact
 from controller.adapters.git.keys import KeySigner
 from controller.cli.app import run as lockgate
@@ -21,9 +24,9 @@ from controller.errors import Invalid
 from controller.ledger.append import EVIDENCE_REF, load
 from controller.ledger.canonical import canonical, digest
 from controller.model.trustroot import TrustRoot
-from controller.uses.findings import VerifyReport
-from controller.uses.past import Past, past_bytes, read_past
-from controller.uses.past_file import PastFile, cache_path, rules_digest
+from controller.uses.audit.findings import VerifyReport
+from controller.uses.audit.past import Past, past_bytes, read_past
+from controller.uses.audit.past_file import PastFile, cache_path, rules_digest
 from tests.support.growth import (
     GROWTH,
     WAITING,
@@ -286,8 +289,22 @@ def test_a_file_that_does_not_count_is_said_and_ignored(cached: Cached, tmp_path
             PastFile(odd, root, "rules").load()
 
 
-def test_rules_are_the_packages_own_bytes() -> None:
+def test_rules_are_the_packages_own_bytes(tmp_path: Path) -> None:
     assert rules_digest(asked=True) == rules_digest(asked=True) != rules_digest(asked=False)
+    package = tmp_path / "controller"
+    shutil.copytree(Path(controller.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+    words = "from controller.uses.audit.past_file import rules_digest; print(rules_digest(asked=True))"
+
+    def there() -> str:
+        done = subprocess.run(
+            [sys.executable, "-c", words], cwd=tmp_path, capture_output=True, text=True, check=True
+        )
+        return done.stdout.strip()
+
+    assert there() == rules_digest(asked=True)
+    decides = package / "core" / "gates.py"
+    decides.write_text(f"{decides.read_text()}# one byte more decides otherwise\n")
+    assert there() != rules_digest(asked=True)
 
 
 def test_the_command_keeps_what_it_verified(

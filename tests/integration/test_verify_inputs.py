@@ -14,9 +14,10 @@ import pytest
 from controller.adapters.git.repo import GitRepo
 from controller.core.world import CompletedAt, Facts, World
 from controller.model.intent import Loaded
-from controller.uses import input_checks, segments
-from controller.uses.findings import Finding
-from controller.uses.past import Past
+from controller.uses.audit import segments
+from controller.uses.audit.findings import Finding
+from controller.uses.audit.past import Past
+from controller.uses.rules import input_checks
 from tests.support.flow import HEAD, environment, strategy
 from tests.support.home import MAIN, PATHS, Home
 from tests.support.liar import Liar, Lie, freeze

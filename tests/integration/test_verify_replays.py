@@ -10,7 +10,7 @@ import pytest
 from controller.adapters.git.repo import GitRepo
 from controller.ledger.entry import read
 from controller.model.entry import Replayed
-from controller.uses.replay_record_checks import replay_on_record
+from controller.uses.rules.replay_record_checks import replay_on_record
 from tests.support.real_run import Recorded
 
 

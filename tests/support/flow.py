@@ -180,7 +180,7 @@ class Flow:
         """`lockgate verify` says yes to the whole history."""
         from controller.adapters.git import sshsig
         from controller.model.trustroot import TrustRoot
-        from controller.uses.verify import verify
+        from controller.uses.audit.verify import verify
 
         repo = GitRepo.read_only(str(self.stage.origin))
         try:

@@ -30,9 +30,9 @@ from controller.model.link import LinkSignature, approve_link
 from controller.model.lock import release_digest
 from controller.model.request import Request
 from controller.model.trustroot import TrustRoot
-from controller.uses.findings import VerifyReport
+from controller.uses.audit.findings import VerifyReport
+from controller.uses.audit.verify import verify
 from controller.uses.slots import slots_of
-from controller.uses.verify import verify
 from tests.support.evidence import START, Story
 from tests.support.shop import PEOPLE, trust_document
 

@@ -25,8 +25,8 @@ from controller.model.order import Report, Sample
 from controller.ports import Signer
 from controller.reconcile.reconciler import Reconciler
 from controller.settings import tzdata_version
-from controller.uses.findings import VerifyReport
-from controller.uses.verify import verify
+from controller.uses.audit.findings import VerifyReport
+from controller.uses.audit.verify import verify
 from controller.wiring.controller import Controller, ControllerSettings
 from tests.support.flow import HEAD, Flow
 from tests.support.hub_simulator import HubSimulator

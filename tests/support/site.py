@@ -16,8 +16,8 @@ from controller.adapters.git.repo import GitRepo
 from controller.demo.stage import Stage
 from controller.errors import LockgateError
 from controller.model.trustroot import TrustRoot
-from controller.uses.findings import VerifyReport
-from controller.uses.verify import verify
+from controller.uses.audit.findings import VerifyReport
+from controller.uses.audit.verify import verify
 from controller.wiring.controller import Controller, ControllerSettings
 from controller.wiring.people import commit_on, merge_branch
 

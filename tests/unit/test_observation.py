@@ -5,8 +5,8 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from controller.uses.observation import Observation
-from controller.uses.walked import Facts
+from controller.uses.audit.observation import Observation
+from controller.uses.audit.walked import Facts
 
 MAIN = {f"m{place}": place for place in range(8)}
 

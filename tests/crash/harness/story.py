@@ -18,7 +18,7 @@ from controller.demo.stage import Stage
 from controller.ledger.entry import read
 from controller.model.entry import Entry
 from controller.model.trustroot import TrustRoot
-from controller.uses.verify import verify
+from controller.uses.audit.verify import verify
 
 _FACTS = ("stage", "attempt", "action", "verdict", "phase", "code")
 _RUN = re.compile(r"(\w+-\d+)-[0-9a-f]{8}")

@@ -20,18 +20,18 @@ from controller.ledger.log import CHECKPOINT, origin_of
 from controller.model.history import Commit, Tips
 from controller.model.trustroot import TrustRoot
 from controller.ports import Repo
-from controller.uses import segments
-from controller.uses.evidence_walk import Edge, Facts, Ground, edge_at
-from controller.uses.findings import Finding, RefusedCommit, VerifyReport, rule_of
-from controller.uses.main_audit import audit_main, judge
-from controller.uses.past import Past, past_of
+from controller.uses.audit import segments
+from controller.uses.audit.evidence_walk import Edge, Facts, Ground, edge_at
+from controller.uses.audit.findings import Finding, RefusedCommit, VerifyReport, rule_of
+from controller.uses.audit.main_audit import audit_main, judge
+from controller.uses.audit.past import Past, past_of
+from controller.uses.audit.requests_audit import audit_requests
+from controller.uses.audit.restart_audit import audit_restarts
+from controller.uses.audit.transparency_audit import audit_transparency, time_mark
+from controller.uses.audit.whole_history import Answer, History
 from controller.uses.pinned import pinned_fault
-from controller.uses.replay_checks import Ask
-from controller.uses.requests_audit import audit_requests
-from controller.uses.restart_audit import audit_restarts
-from controller.uses.transparency_audit import audit_transparency, time_mark
+from controller.uses.rules.replay_checks import Ask
 from controller.uses.trust_chain import signed_versions
-from controller.uses.whole_history import Answer, History
 
 __all__ = ["HISTORY_CHECKS", "Finding", "History", "VerifyReport", "verify"]
 

@@ -11,9 +11,9 @@ from controller.ledger.append import load_log
 from controller.ledger.canonical import digest
 from controller.model.entry import EvidenceRestarted
 from controller.model.restart import Restart, restart_path
-from controller.uses.findings import Finding, RefusedCommit, rule_of
+from controller.uses.audit.findings import Finding, RefusedCommit, rule_of
+from controller.uses.audit.whole_history import Answer, History
 from controller.uses.restarting import RESTARTED, vouched_lock
-from controller.uses.whole_history import Answer, History
 
 UNSIGNED, MISMATCH = "restart-unsigned", "restart-mismatch"
 

@@ -7,15 +7,14 @@ What a push adds is judged on top of what stands; what stands is not judged agai
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from controller.core.accept import MainState, Step, Terms, genesis_state, judge_main, resume_state
 from controller.core.incoming import RefUpdate, check_names
-from controller.core.trust import TrustState, VerifySsh
+from controller.core.trust import TrustState
 from controller.errors import LockgateError, Refused
 from controller.ledger import fold
 from controller.ledger.append import Ledger
@@ -25,41 +24,18 @@ from controller.model.places import TRUST_PATH
 from controller.model.trustroot import TrustRoot
 from controller.ports import Repo
 from controller.uses.asked import judge_asked, read_asked
-from controller.uses.findings import Finding
-from controller.uses.object_audit import unreadable
+from controller.uses.audit.coming import Coming, Means, TrustCommits, TrustMemory
+from controller.uses.audit.findings import Finding
+from controller.uses.audit.object_audit import unreadable
 from controller.uses.own import Line, cursors_at, line
 from controller.uses.trust_chain import signed_versions
 
 if TYPE_CHECKING:
-    from controller.uses.replay_checks import Ask
+    pass
 
 _TAKE_BACK = ("take it back", "revert it", "restore it")
 _BY_CONTROLLER = "nothing landed: only the controller writes evidence, and with the origin's version of Lockgate"
 _ANEW = "nothing landed: make the commits anew as the rules ask, and push again"
-
-
-@dataclass(frozen=True, slots=True)
-class TrustCommits:
-    """The first-parent commits of main up to `tip`, oldest first, that change the trust document."""
-
-    tip: str
-    commits: tuple[str, ...]
-
-
-class TrustMemory(Protocol):
-    """Where trust changed on main, kept from push to push; losing it costs time."""
-
-    def load(self) -> TrustCommits | None: ...
-    def save(self, found: TrustCommits) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Means:
-    """What judging needs beside the repository. `ask` answers the questions of gates outside the core."""
-
-    verify_ssh: VerifySsh
-    memory: TrustMemory
-    ask: Ask | None = None
 
 
 def guard(
@@ -95,20 +71,6 @@ def rooted(repo: Repo, root: TrustRoot) -> MainState:
         if error.code != "object-corrupt" or error.where != root.genesis:
             raise
         raise _other_project(root, "no such commit") from error
-
-
-@dataclass(frozen=True, slots=True)
-class Coming:
-    """Evidence that is to be judged: `tips` are those when the push has landed, `good` the controller's newest
-    commit that stands, `start` main as that accepted it."""
-
-    repo: Repo
-    root: TrustRoot
-    means: Means
-    tips: Tips
-    trusts: Mapping[int, tuple[TrustState, ...]]
-    good: str | None
-    start: MainState
 
 
 class _Push:
@@ -258,7 +220,7 @@ class _Push:
 
     def _judge_evidence(self, update: RefUpdate) -> list[Refused]:
         # Only the controller pushes there: nobody else waits for what this needs to be loaded.
-        from controller.uses.guard_evidence import evidence_findings
+        from controller.uses.audit.guard_evidence import evidence_findings
 
         assert update.new is not None
         _line_after(self._repo, update, "evidence-rewound")

@@ -21,9 +21,9 @@ from controller.ledger.timestamp import check_token
 from controller.model.entry import Entry, Published, TimeAnchored, Witnessed, format_time
 from controller.model.keys import key_id
 from controller.model.order import AgentKey
-from controller.uses.findings import Finding, TimeMark, rule_of
-from controller.uses.statement_checks import declared_at
-from controller.uses.whole_history import Answer, History
+from controller.uses.audit.findings import Finding, TimeMark, rule_of
+from controller.uses.audit.whole_history import Answer, History
+from controller.uses.rules.statement_checks import declared_at
 
 
 def audit_transparency(history: History) -> Answer:

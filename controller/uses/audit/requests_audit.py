@@ -9,10 +9,10 @@ from controller.core.trust import TrustState
 from controller.errors import Invalid, Refused
 from controller.model.entry import RequestJudged
 from controller.uses.acknowledged import UNBACKED, misread
-from controller.uses.answer_checks import DUPLICATE, UNFOUNDED
 from controller.uses.asked import judge_asked, read_asked
-from controller.uses.findings import Finding, RefusedCommit, rule_of
-from controller.uses.whole_history import Answer, History
+from controller.uses.audit.findings import Finding, RefusedCommit, rule_of
+from controller.uses.audit.whole_history import Answer, History
+from controller.uses.rules.answer_checks import DUPLICATE, UNFOUNDED
 
 _SECTION = "requests 13"
 

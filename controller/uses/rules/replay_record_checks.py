@@ -9,7 +9,7 @@ from controller.ledger import fold
 from controller.model.entry import Replayed, ReplayedDecision
 from controller.ports import Repo
 from controller.uses.replay import replay_run
-from controller.uses.replay_checks import Ask
+from controller.uses.rules.replay_checks import Ask
 
 Problem = tuple[str, str, str]
 

@@ -10,11 +10,11 @@ from controller.core.trust import VerifySsh
 from controller.model.history import Tips
 from controller.model.trustroot import TrustRoot
 from controller.ports import Repo
-from controller.uses.evidence_walk import Edge, Facts, Ground
-from controller.uses.findings import Finding, RefusedCommit, TimeMark
+from controller.uses.audit.evidence_walk import Edge, Facts, Ground
+from controller.uses.audit.findings import Finding, RefusedCommit, TimeMark
 
 if TYPE_CHECKING:
-    from controller.uses.past import Past
+    from controller.uses.audit.past import Past
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from controller.model.entry import Entry, Ordered, Pin, Sealed
 from controller.model.environment import Approvals
 from controller.ports import Repo
 from controller.uses.layout import demand_at
-from controller.uses.main_documents import MainDocuments
+from controller.uses.rules.main_documents import MainDocuments
 
 Problem = tuple[str, str, str]
 WITHOUT_GATES = "order-without-gates"

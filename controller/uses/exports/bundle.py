@@ -27,12 +27,12 @@ from controller.model.entry import Entry, EntryRef, EvidenceRepaired, Inputs, Op
 from controller.model.history import Commit
 from controller.model.keys import key_id
 from controller.model.trustroot import RootCheckpoint, TrustRoot
-from controller.uses.export import CHAIN, COMMITS, DOCUMENTS, EVIDENCE, FACTS, FORMAT, MANIFEST, Manifest
-from controller.uses.findings import Finding, rule_of
-from controller.uses.pack_checks import links_hold, nothing_else, readings_hold, reports_hold
-from controller.uses.packfile import Pack, check_sums, malformed
-from controller.uses.replay_checks import Ask, Replay
-from controller.uses.walked import blob_id, holds_controller
+from controller.uses.audit.findings import Finding, rule_of
+from controller.uses.audit.walked import blob_id, holds_controller
+from controller.uses.exports.export import CHAIN, COMMITS, DOCUMENTS, EVIDENCE, FACTS, FORMAT, MANIFEST, Manifest
+from controller.uses.exports.pack_checks import links_hold, nothing_else, readings_hold, reports_hold
+from controller.uses.exports.packfile import Pack, check_sums, malformed
+from controller.uses.rules.replay_checks import Ask, Replay
 
 ParseCommit = Callable[[str, bytes], Commit]
 """(id, raw bytes) -> the commit, its signature checked. Raises LockgateError."""

@@ -37,12 +37,14 @@ from controller.model.history import Change, Commit
 from controller.model.keys import key_id
 from controller.ports import Repo
 from controller.uses.acknowledged import UNBACKED, unbacked
-from controller.uses.entry_checks import Seen, Subject, checks_of
-from controller.uses.findings import Finding, rule_of
-from controller.uses.log_walk import LogWalk
+from controller.uses.audit.findings import Finding, rule_of
+from controller.uses.audit.log_walk import LogWalk
+from controller.uses.audit.proof import Added, Proof, Prover, Standing
+from controller.uses.audit.walked import Edge, Facts, Ground, blob_id, edge_at, holds_controller
 from controller.uses.own import Before, claimed_version, fault
-from controller.uses.proof import Added, Proof, Prover, Standing
-from controller.uses.walked import Edge, Facts, Ground, blob_id, edge_at, holds_controller
+from controller.uses.rules.entry_checks import checks_of
+from controller.uses.rules.seen import Seen
+from controller.uses.rules.subject import Subject
 
 __all__ = ["Edge", "Facts", "Ground", "Walk", "blob_id", "edge_at", "holds_controller"]
 

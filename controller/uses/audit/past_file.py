@@ -14,11 +14,11 @@ from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from controller import __version__
+import controller
 from controller.errors import Invalid
 from controller.model.trustroot import TrustRoot
 from controller.settings import tzdata_version
-from controller.uses.past import Past, past_bytes, read_past
+from controller.uses.audit.past import Past, past_bytes, read_past
 
 MOST_BYTES = 1 << 28
 _DECIDING = ("common-expression-language", "cronsim", "cryptography", "pydantic", "PyNaCl", "PyYAML")
@@ -35,12 +35,12 @@ def cache_path(root: TrustRoot) -> Path:
 def rules_digest(*, asked: bool) -> str:
     """Which rules an answer was made by: the version, every source file of the package and what it decides with;
     `asked` whether gates outside the core were decided again. Raises OSError."""
-    made = hashlib.sha256(f"{__version__} {asked}".encode())
+    made = hashlib.sha256(f"{controller.__version__} {asked}".encode())
     for name in _DECIDING:
         with suppress(PackageNotFoundError):
             made.update(f"\n{name} {version(name)}".encode())
     made.update(f"\nzones {tzdata_version()}".encode())
-    package = Path(__file__).resolve().parent.parent
+    package = Path(controller.__file__).resolve().parent
     for path in sorted(package.rglob("*.py")):
         data = path.read_bytes()
         made.update(f"\n{path.relative_to(package).as_posix()} {len(data)}\n".encode())

@@ -36,8 +36,8 @@ from controller.model.documents import Document, Environment, Policy, Release, S
 from controller.model.entry import Entry, Evaluated, Gates, Opened, Pin, Verdict
 from controller.model.order import AgentStatement
 from controller.ports import Repo
-from controller.uses.main_documents import MainDocuments
-from controller.uses.said import said
+from controller.uses.rules.main_documents import MainDocuments
+from controller.uses.rules.said import said
 
 Problem = tuple[str, str, str]
 UNCHECKED = "decision-unchecked"

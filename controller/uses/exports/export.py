@@ -1,7 +1,7 @@
 """Exports: everything about one run in one file, for somebody who has nothing else.
 
 Built from the evidence branch at one commit and the blobs it names: the same run at the same commit gives the same
-bytes, wherever and whenever it is exported. What an auditor checks it by is in `controller.uses.bundle`.
+bytes, wherever and whenever it is exported. What an auditor checks it by is in `controller.uses.exports.bundle`.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from controller.model.keys import key_id, public_key
 from controller.model.trustroot import TrustRoot
 from controller.ports import Repo
 from controller.uses.allowed_signers import allowed_signers
-from controller.uses.pack_texts import readme
-from controller.uses.packfile import Pack, can_hold
+from controller.uses.exports.pack_texts import readme
+from controller.uses.exports.packfile import Pack, can_hold
+from controller.uses.exports.story_page import page
 from controller.uses.story import commits_of
-from controller.uses.story_page import page
 from controller.uses.trust_chain import build_chain, trust_history
 from controller.uses.view import evidence_tip, no_run, run_folder_of
 

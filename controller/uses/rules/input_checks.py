@@ -22,9 +22,9 @@ from controller.ledger.canonical import canonical, digest, parse_canonical
 from controller.model.entry import Entry, Gates, Inputs, Opened, Ordered
 from controller.ports import Repo
 from controller.settings import tzdata_version
-from controller.uses.artifact_checks import templates
-from controller.uses.main_documents import MainDocuments
-from controller.uses.passes import Begun
+from controller.uses.rules.artifact_checks import templates
+from controller.uses.rules.main_documents import MainDocuments
+from controller.uses.rules.passes import Begun
 
 Problem = tuple[str, str, str]
 CODE = "inputs-mismatch"

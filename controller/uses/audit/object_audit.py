@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from controller.errors import Invalid, Refused
 from controller.ports import Repo
-from controller.uses.findings import Finding, rule_of
+from controller.uses.audit.findings import Finding, rule_of
 
 
 def unreadable(repo: Repo, commits: Iterable[str]) -> list[Finding]:

@@ -7,36 +7,26 @@ A rule that looks at single entries is one more function in ENTRY_CHECKS, with t
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache, partial
-from typing import Any
 
-from controller.core.effects import agent_key
 from controller.core.gates import decision_digest
 from controller.core.parse import parse
 from controller.core.rolling import result_of
-from controller.core.run import Run
-from controller.core.trust import TrustState
 from controller.errors import LockgateError
-from controller.ledger import fold
 from controller.ledger.append import header
 from controller.ledger.canonical import canonical, digest
-from controller.ledger.entry import Place, artifact_digest, descriptors, read, subjects, test_result
-from controller.model.agent import Agent
+from controller.ledger.entry import artifact_digest, descriptors, subjects, test_result
 from controller.model.entry import (
     KINDS,
     TEST_RESULT,
     Deployed,
-    Entry,
     Evaluated,
-    EvidenceRestarted,
     Gates,
     Inputs,
     LockMade,
     Opened,
     Ordered,
-    Pin,
     Replayed,
     RolledBack,
     Sealed,
@@ -45,149 +35,18 @@ from controller.model.entry import (
     Wire,
     predicate_type,
 )
-from controller.model.history import Commit
 from controller.model.lock import ReleaseLock
-from controller.model.order import AgentKey, Report
-from controller.ports import Repo
-from controller.uses.answer_checks import Answers
-from controller.uses.artifact_checks import Artifacts
-from controller.uses.input_checks import Truth, decided_now, stale
-from controller.uses.intent_checks import Asked
-from controller.uses.link_checks import RunFiles, links_hold
-from controller.uses.order_checks import Orders
-from controller.uses.passes import Passes
-from controller.uses.pin_checks import Pinned
-from controller.uses.replay_checks import Ask, Replay
-from controller.uses.replay_record_checks import replay_on_record
-from controller.uses.said import said
-from controller.uses.statement_checks import Declared, declared_at, statement_problem
-from controller.uses.time_checks import times_agree
-from controller.uses.what_checks import what_problems
+from controller.model.order import Report
+from controller.uses.rules.input_checks import decided_now, stale
+from controller.uses.rules.link_checks import links_hold
+from controller.uses.rules.said import said
+from controller.uses.rules.seen import Seen
+from controller.uses.rules.statement_checks import statement_problem
+from controller.uses.rules.subject import Problem, Subject
+from controller.uses.rules.time_checks import times_agree
+from controller.uses.rules.what_checks import what_problems
 
-Problem = tuple[str, str, str]
-_KEPT = 256
 _BESIDE = re.compile(r"(inputs|reports|logs|links)/[A-Za-z0-9._-]+")
-
-
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """One entry under examination: `statement` is what it was read from, `records` and `blobs` are what its commit
-    added and the bytes, `keyid` names the key that signed it, `run` is its run before it, None where that is not
-    followed."""
-
-    commit: Commit
-    entry: Entry
-    statement: Mapping[str, Any]
-    place: Place
-    records: Sequence[str]
-    blobs: Mapping[str, bytes]
-    keyid: str
-    run: Run | None
-
-    def beside(self, folder: str) -> Iterator[tuple[str, bytes]]:
-        """(path, bytes) of what the commit added to a folder of the run."""
-        prefix = f"{self.place.folder}/{folder}/"
-        return ((path, self.blobs[path]) for path in self.records if path.startswith(prefix))
-
-
-class Seen:
-    """What the checks remember of open runs: the lock's components and the agents' keys, read once a run."""
-
-    def __init__(
-        self,
-        repo: Repo,
-        ask: Ask | None = None,
-        trusts: Mapping[int, tuple[TrustState, ...]] | None = None,
-        project: str = "",
-    ) -> None:
-        self._repo = repo
-        self.trusts: Mapping[int, tuple[TrustState, ...]] = trusts or {}
-        self.asked = Asked(repo)
-        self.answers = Answers(repo, project)
-        self.pinned_files = Pinned(repo, project)
-        self.passes = Passes()
-        self.truth = Truth(repo)
-        self.accepted: str | None = None
-        self.orders = Orders(repo, trusts or {})
-        self.replay = Replay(repo, ask)
-        self.replays = partial(replay_on_record, repo, ask)
-        self.files = RunFiles(repo)
-        self.artifacts = Artifacts(repo)
-        self._locks: dict[str, tuple[fold.LockRecord, Mapping[str, str]] | None] = {}
-        self._contents: dict[str, tuple[fold.LockRecord, Mapping[str, str]] | None] = {}
-        self._agents: dict[str, Mapping[str, AgentKey]] = {}
-        self._documents: dict[str, tuple[str, AgentKey] | None] = {}
-
-    def forget(self, run: str) -> None:
-        """The run is sealed: nothing more of it will come."""
-        self._locks.pop(run, None)
-        self._agents.pop(run, None)
-        self.files.forget(run)
-
-    def lock(self, subject: Subject, release: str) -> tuple[fold.LockRecord, Mapping[str, str]] | None:
-        """The lock that evidence recorded for the run's release, with its components."""
-        run = subject.entry.predicate.run or ""
-        found = self._locks.get(run)
-        if found is None:
-            found = self._locks[run] = self._read_lock(subject.commit.id, release)
-        return found
-
-    def _read_lock(self, commit: str, release: str) -> tuple[fold.LockRecord, Mapping[str, str]] | None:
-        if release not in self._contents:
-            record = fold.lookup_lock(self._repo, commit, release)
-            file = self._repo.file(commit, record.event) if record is not None else None
-            if record is None or file is None:
-                return None
-            if len(self._contents) >= _KEPT:
-                self._contents.clear()
-            detail = read(self._repo.read(file.blob), record.event, None).detail
-            components = _components(detail, release)
-            self._contents[release] = (record, components) if components is not None else None
-        return self._contents[release]
-
-    def made(self, release: str) -> None:
-        """Another lock was recorded for a release."""
-        self._contents.pop(release, None)
-
-    def open(self, run: str, detail: Opened) -> None:
-        """Keep the keys of the agents that the run pinned, by agent."""
-        keys: dict[str, AgentKey] = {}
-        for pin in detail.pins:
-            if pin.path.startswith("agents/"):
-                declared = self._agent(pin)
-                if declared is not None:
-                    keys[declared[0]] = declared[1]
-        self._agents[run] = keys
-
-    def _agent(self, pin: Pin) -> tuple[str, AgentKey] | None:
-        """(name, key) of an agent's document; each version is read once."""
-        if pin.blob not in self._documents:
-            if len(self._documents) >= _KEPT:
-                self._documents.clear()
-            document = parse(pin.path, self._repo.read(pin.blob)).document
-            found = (document.metadata.name, agent_key(document)) if isinstance(document, Agent) else None
-            self._documents[pin.blob] = found
-        return self._documents[pin.blob]
-
-    def agents(self, subject: Subject) -> Mapping[str, str]:
-        """The keys that the run's agents sign everything with; those with certified keys have none."""
-        return {name: key.public_key for name, key in self.pinned(subject).items() if not key.authority}
-
-    def declared(self, subject: Subject) -> Declared:
-        """The agents' keys as the main that the entry was made from declares them."""
-        return declared_at(self._repo, subject.entry.predicate.observed.main)
-
-    def pinned(self, subject: Subject) -> Mapping[str, AgentKey]:
-        """The keys of the run's agents; read from its opened entry where the walk began later."""
-        run = subject.entry.predicate.run or ""
-        if run not in self._agents:
-            opened = self.files.opened(run)
-            path = f"{subject.place.folder}/001-opened.dsse.json"
-            file = self._repo.file(subject.commit.id, path) if opened is None else None
-            detail = read(self._repo.read(file.blob), path, None).detail if file is not None else opened
-            if isinstance(detail, Opened):
-                self.open(run, detail)
-        return self._agents.get(run, {})
 
 
 def records_belong(seen: Seen, subject: Subject) -> Iterator[Problem]:
@@ -242,13 +101,6 @@ def digests_are_the_locks(seen: Seen, subject: Subject) -> Iterator[Problem]:
         yield "lock-mismatch", entry.path, f"the inputs name another lock than that of {what.release}"
     elif isinstance(detail, Ordered) and detail.action != "rollback" and detail.components != components:
         yield "lock-mismatch", entry.path, "the orders are not for what the lock says"
-
-
-def _components(detail: object, release: str) -> Mapping[str, str] | None:
-    """A locked release's components, by the entry that records the lock or vouches for it."""
-    if isinstance(detail, EvidenceRestarted):
-        return next((lock.components for lock in detail.restart.locks if lock.release == release), None)
-    return detail.components if isinstance(detail, LockMade) else None
 
 
 def lock_is_its_content(seen: Seen, subject: Subject) -> Iterator[Problem]:

@@ -19,7 +19,7 @@ from controller.ledger.speaker import speaks_with
 from controller.model.agent import Agent
 from controller.model.entry import Entry, Evaluated, Inputs, Opened, Sealed
 from controller.model.order import AgentKey, body_of
-from controller.uses.export import (
+from controller.uses.exports.export import (
     CHAIN,
     COMMITS,
     DOCUMENTS,
@@ -30,10 +30,10 @@ from controller.uses.export import (
     digests_in,
     key_files,
 )
-from controller.uses.link_checks import seal_links_hold
-from controller.uses.pack_texts import readme
-from controller.uses.packfile import SUMS, Pack
-from controller.uses.story_page import page
+from controller.uses.exports.pack_texts import readme
+from controller.uses.exports.packfile import SUMS, Pack
+from controller.uses.exports.story_page import page
+from controller.uses.rules.link_checks import seal_links_hold
 
 Problem = tuple[str, str, str]
 _WRITTEN = {MANIFEST, SUMS, CHAIN, SIGNERS, "README.md", "story.html", EVIDENCE + CHECKPOINT}

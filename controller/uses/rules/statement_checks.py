@@ -13,7 +13,7 @@ from controller.ledger.speaker import check_spoken, speaks_with
 from controller.model.agent import Agent
 from controller.model.order import MAX_CLOCK_SKEW, AgentKey
 from controller.ports import Repo
-from controller.uses.said import said
+from controller.uses.rules.said import said
 
 _SKEW = timedelta(seconds=MAX_CLOCK_SKEW)
 Declared = Callable[[str], AgentKey | None]

@@ -17,8 +17,8 @@ from controller.core.accept import MainState
 from controller.errors import Invalid
 from controller.ledger.canonical import canonical, digest
 from controller.model.trustroot import TrustRoot
-from controller.uses.findings import RefusedCommit, TimeMark, VerifyReport
-from controller.uses.whole_history import History
+from controller.uses.audit.findings import RefusedCommit, TimeMark, VerifyReport
+from controller.uses.audit.whole_history import History
 
 FORMAT = 2
 _OID = Annotated[str, Field(pattern="^[0-9a-f]{40}([0-9a-f]{24})?$")]

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from controller.core.clocks import out_of_time
 from controller.errors import LockgateError
-from controller.uses.said import said
+from controller.uses.rules.said import said
+from controller.uses.rules.seen import Seen
+from controller.uses.rules.subject import Problem, Subject
 
-if TYPE_CHECKING:
-    from controller.uses.entry_checks import Seen, Subject
 
-
-def times_agree(seen: Seen, subject: Subject) -> Iterator[tuple[str, str, str]]:
+def times_agree(seen: Seen, subject: Subject) -> Iterator[Problem]:
     """No statement is later than its entry, and no order was begun before it was given."""
     for path, data in subject.beside("reports"):
         for line in data.split(b"\n"):

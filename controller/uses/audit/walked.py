@@ -13,7 +13,7 @@ from controller.ledger.append import RunChain, load
 from controller.ledger.log import Log
 from controller.model.entry import Accepted, Entry, EvidenceRestarted, MainAcknowledged, RequestJudged
 from controller.ports import Repo
-from controller.uses.replay_checks import Ask
+from controller.uses.rules.replay_checks import Ask
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,1 @@
+"""Judging history and pushes: the walk, the audits of each branch, and what they add up to."""

@@ -1,0 +1,1 @@
+"""What leaves the repository for somebody else to check: audit packs, bundles, receipts, pages."""

@@ -1,0 +1,1 @@
+"""What must hold for each entry of evidence: one rule a function, registered in `entry_checks`."""
