@@ -72,7 +72,7 @@ def approved(home: Home, who: str, subject: str = "") -> list[e.Draft]:
         ("rita", "", set()),
         ("ollie", "", {"order-without-approval", "action-out-of-scope"}),
         ("rita", "other", {"order-without-approval", "approval-unbacked"}),
-        ("", "", {"order-without-approval"}),
+        ("", "", {"order-without-approval", "request-undone"}),
     ],
 )
 def test_an_order_needs_the_approvals_that_were_asked_for(

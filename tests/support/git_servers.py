@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import time
@@ -42,9 +43,10 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def running(command: Sequence[str], log: Path, ready: Path | int) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a server until the block ends; ready when its port answers or its socket file is there."""
+    """Run a server, and what it starts, until the block ends; ready when its port answers or its socket file is
+    there."""
     with log.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output)
+        process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
     try:
         deadline = time.monotonic() + READY
         while not _answers(ready):
@@ -53,7 +55,9 @@ def running(command: Sequence[str], log: Path, ready: Path | int) -> Iterator[su
             time.sleep(0.01)
         yield process
     finally:
-        process.terminate()
+        # fcgiwrap ends without ending its workers.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
         process.wait(timeout=10)
 
 
