@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import threading
 import time
@@ -121,6 +122,28 @@ def test_a_repack_disturbs_neither_readers_nor_the_writer(repo: GitRepo, signer:
     assert not repo.maintain()
     subprocess.run(["git", "-C", str(bare), "fsck", "--strict", "--full"], check=True, capture_output=True)
     reader.close()
+
+
+def held(bare: Path) -> int:
+    """How many packs of this repository the process holds open, those taken away from it included."""
+    found = 0
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            found += descriptor.readlink().is_relative_to(bare / "objects" / "pack")
+    return found
+
+
+def test_a_controller_that_runs_for_long_lets_go_of_packs_that_were_repacked(
+    repo: GitRepo, signer: FileSigner, bare: Path
+) -> None:
+    tip: str | None = None
+    most = 0
+    for index in range(400):
+        tip = repo.append("main", tip, [entry(index)], signer)[-1]
+        assert repo.files(tip, "head")
+        repo.maintain(wait=True)
+        most = max(most, held(bare))
+    assert 0 < most < 300, "the limit of a process is often 1024 files"
 
 
 def test_of_many_writers_at_once_each_swap_has_one_winner(bare: Path, signer: FileSigner, tmp_path: Path) -> None:

@@ -50,7 +50,12 @@ class Maintenance:
             return False
 
     def run(self, *, wait: bool = False) -> bool:
-        """Start a repack when one is due and none runs; True if one was started."""
+        """Start a repack when one is due and none runs; True if one was started.
+
+        Packs that were taken away are let go of: libgit2 holds each that it ever opened.
+        """
+        if self._store.written > _PACKS:
+            self._store.refresh()
         running = self._thread is not None and self._thread.is_alive()
         started = not running and self.due()
         if started:

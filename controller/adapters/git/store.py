@@ -51,6 +51,8 @@ class ObjectStore:
 
     def __init__(self, gitdir: Path, *, commits: int = 5_000, entries: int = 100_000) -> None:
         self.gitdir = gitdir
+        self.written = 0
+        """Packs written since the last look. Each is open, also when a repack has taken it away."""
         self.refresh()
         self.commit = lru_cache(commits)(self._commit)
         self._roots: dict[str, str] = {}
@@ -68,6 +70,7 @@ class ObjectStore:
 
     def refresh(self) -> None:
         """Look at the packs again: objects were written or repacked by somebody else."""
+        before = getattr(self, "_repo", None)
         try:
             self._repo = pygit2.Repository(str(self.gitdir))
         except (pygit2.GitError, KeyError, OSError) as error:
@@ -81,6 +84,9 @@ class ObjectStore:
                 retry_after=5.0,
             ) from error
         self._odb = self._repo.odb
+        self.written = 0
+        if before is not None:
+            before.free()  # its files are closed now, not when it is collected
 
     def close(self) -> None:
         """Release files and memory."""
@@ -120,6 +126,7 @@ class ObjectStore:
 
     def write(self, made: pack.Sink) -> Path:
         """Store objects durably as one pack. Raises OSError."""
+        self.written += 1
         return pack.write_pack(self.gitdir / "objects", made)
 
     def _commit(self, oid: str) -> Commit:
