@@ -12,6 +12,7 @@ import typer
 from controller.cli.context import Context, context_of
 from controller.cli.session import RootOption, load_root, reading
 from controller.errors import Invalid, Refused
+from controller.model.words import counted
 
 if TYPE_CHECKING:
     from controller.model.trustroot import RootCheckpoint, TrustRoot
@@ -81,8 +82,9 @@ def export(
 
 def _text(answer: ExportAnswer, sums: str) -> str:
     mark = "" if answer["sealed"] else ", UNSEALED"
+    size = f"{counted(answer['files'], 'file')}, {counted(answer['bytes'], 'byte')}"
     return (
-        f"{answer['file']}: {answer['files']} files, {answer['bytes']} bytes{mark}\n{answer['sha256']}\n"
+        f"{answer['file']}: {size}{mark}\n{answer['sha256']}\n"
         f"check it: lockgate verify --trust-root F --bundle {answer['file']}, or as its README.md says with {sums}"
     )
 

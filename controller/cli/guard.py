@@ -11,6 +11,7 @@ import typer
 from controller.cli.context import Context, context_of
 from controller.cli.session import pinned_root
 from controller.errors import UsageError
+from controller.model.words import counted
 
 if TYPE_CHECKING:
     from controller.core.incoming import RefUpdate
@@ -58,7 +59,7 @@ def _updates(words: list[str] | None) -> tuple[RefUpdate, ...]:
             "guard-input",
             "this is not what git tells a hook",
             expected="REF OLD NEW, or nothing and lines on standard input",
-            got=f"{len(words)} words",
+            got=counted(len(words), "word"),
             cure="let git call it: lockgate guard --install ORIGIN --trust-root FILE",
         )
     ref, old, new = words

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from controller.errors import printable
+from controller.model.words import counted
 
 SEALED, PENDING, RUNNING, FAILED = "✓", "○", "▶", "✗"
 GOOD = frozenset({"completed", "PASS", "PASSED", "succeeded", "accepted", "ACCEPTED"})
@@ -92,7 +93,8 @@ def short(digest: str | None, length: int = 12) -> str:
 def status_text(
     rows: Sequence[Mapping[str, Any]], standing: Sequence[str], health: str | None, remarks: Sequence[str] = ()
 ) -> str:
-    """`status`: what stands still first, then the environments, what each waits for, and remarks."""
+    """`status`: what stands still first, then the environments, what they wait for (once, for all that wait for
+    the same), and remarks."""
     lines = [paint(f"{FAILED} {line(text)}", "red") for text in standing]
     if health:
         lines.append(paint(f"{FAILED} {line(health)}", "red"))
@@ -115,9 +117,13 @@ def status_text(
         ],
     )
     lines.append(drawn)
+    told = [*standing, health] if health else standing
+    waiting: dict[str, list[str]] = {}
     for row in rows:
-        shown = [text for text in row["waitingFor"] if not any(text.startswith(s) for s in standing)]
-        lines += [f"{row['environment']}: {line(text)}" for text in shown]
+        for text in row["waitingFor"]:
+            if not any(text.startswith(one) for one in told):
+                waiting.setdefault(text, []).append(row["environment"])
+    lines += [f"{', '.join(names)}: {line(text)}" for text, names in waiting.items()]
     return "\n".join([*lines, *(line(text) for text in remarks)])
 
 
@@ -164,7 +170,8 @@ def preview_text(answer: Mapping[str, Any]) -> str:
 
 def verify_text(answer: Mapping[str, Any]) -> str:
     """`verify`: the verdict, then each finding, then what was refused."""
-    head = f"{answer['commits']} commits, {answer['entries']} entries, {answer['runs']} runs"
+    nouns = {"commits": "commit", "entries": "entry", "runs": "run"}
+    head = ", ".join(counted(answer[name], noun) for name, noun in nouns.items())
     verdict = (
         paint(f"{SEALED} verified", "green") if answer["verified"] else paint(f"{FAILED} NOT verified", "red")
     )
@@ -318,9 +325,9 @@ def diagnostics_text(rows: Sequence[Mapping[str, Any]], where: str) -> str:
         said = line(f"{row['code']}: {row['message']}; {row['cure']}")
         lines.append(f"{place}: {paint(row['severity'], style)}: {said}")
     errors = sum(row["severity"] == "error" for row in rows)
-    verdict = f"{FAILED} {errors} errors" if errors else f"{SEALED} no errors"
-    rest = len(rows) - errors
-    return "\n".join([*lines, f"{verdict}{f', {rest} warnings' if rest else ''} in {where}"])
+    verdict = f"{FAILED} {counted(errors, 'error')}" if errors else f"{SEALED} no errors"
+    rest = f", {counted(len(rows) - errors, 'warning')}" if len(rows) > errors else ""
+    return "\n".join([*lines, f"{verdict}{rest} in {where}"])
 
 
 def resolve_text(answers: Sequence[Mapping[str, Any]], checked: bool) -> str:

@@ -11,6 +11,7 @@ from controller.cli.ask import ExpiresOption, ReasonOption, TicketOption, WaitOp
 from controller.cli.context import Context, context_of
 from controller.cli.session import KeyOption, NameOption, RootOption, reading
 from controller.errors import Unavailable, UsageError
+from controller.model.words import counted
 
 if TYPE_CHECKING:
     from controller.uses.replay import FiguresAnswer, ReplayAnswer
@@ -130,7 +131,7 @@ def _run_text(answer: ReplayAnswer) -> str:
         for row in answer["decisions"]
     ]
     good = sum(1 for row in answer["decisions"] if row["match"])
-    text = f"{answer['run']}: {good} of {len(rows)} decisions come out as recorded"
+    text = f"{answer['run']}: {good} of {counted(len(rows), 'decision')} made again as recorded"
     return render.table(("STEP", "KIND", "RECORDED", "NOW", "", "MESSAGE"), rows) + f"\n{text}"
 
 
@@ -147,6 +148,7 @@ def _figures_text(answer: FiguresAnswer) -> str:
 
 def _sums(found: Mapping[str, Any]) -> str:
     rate = "no replay was completed" if found["rate"] is None else f"{100 * found['rate']:.2f} % deterministic"
-    text = f"{found['total']} completed replays, {found['matching']} matching, {found['mismatching']} mismatching"
+    total = counted(found["total"], "completed replay")
+    text = f"{total}, {found['matching']} matching, {found['mismatching']} mismatching"
     more = f", {found['undecided']} could not be completed" if found["undecided"] else ""
     return f"{text}: {rate}{more}"

@@ -22,6 +22,7 @@ from controller.ledger.cursors import Cursors
 from controller.ledger.entry import Place, entry_path, read
 from controller.model.entry import EvidenceRepaired
 from controller.model.history import Commit
+from controller.model.words import counted
 from controller.ports import Repo
 
 FOREIGN = "foreign-evidence"
@@ -244,7 +245,7 @@ def _built_on_foreign(commit: str, good: str | None, foreign: Sequence[str]) -> 
         "a commit with the controller's key stands on commits of somebody else and does not remove them",
         where=f"lockgate/evidence at {commit[:12]}",
         expected=f"a commit that restores {good[:12]}" if good else "a branch that begins with the controller's",
-        got=f"{len(foreign)} commits of somebody else below it",
+        got=f"{counted(len(foreign), 'commit')} of somebody else below it",
         cure=f"take that key out of trust; push {good[:12] if good else 'nothing'} back to the branch",
     )
 

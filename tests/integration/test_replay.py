@@ -68,7 +68,7 @@ def test_all_runs_and_the_figures_with_what_is_on_record(recorded: Recorded, clo
     only = answer("--repo", clone, "replay", "--figures")
     assert only["replays"] == found["replays"][:1]
     text = lockgate("--repo", clone, "replay", "--figures").stdout
-    assert "1 completed replays, 1 matching, 0 mismatching: 100.00 % deterministic" in text
+    assert "1 completed replay, 1 matching, 0 mismatching: 100.00 % deterministic" in text
 
 
 def test_a_recorded_replay_is_a_judged_request_and_an_event(recorded: Recorded) -> None:

@@ -28,6 +28,7 @@ from controller.ledger.receipt import Receipt
 from controller.model.entry import Accepted, Entry, Inputs, Opened, Pin, Sealed, Wire
 from controller.model.keys import key_id, public_key
 from controller.model.trustroot import TrustRoot
+from controller.model.words import counted
 from controller.ports import Repo
 from controller.uses.allowed_signers import allowed_signers
 from controller.uses.exports.pack_texts import readme
@@ -154,7 +155,7 @@ def audit_pack(
             f"{found.run} is still open: what is exported now is not its whole story",
             where=found.run,
             expected="a sealed run",
-            got=f"{len(found.entries)} entries and no seal",
+            got=f"{counted(len(found.entries), 'entry')} and no seal",
             cure="wait for its end, or export it as unsealed with --partial",
         )
     repo, tip = found.repo, found.tip
