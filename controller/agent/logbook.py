@@ -8,7 +8,6 @@ checkpoint, or at the first one that it is shown.
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import threading
 from collections import OrderedDict
@@ -275,7 +274,7 @@ class Logbook:
 def _decoded(hashes: Sequence[str]) -> list[bytes]:
     try:
         return [base64.b64decode(item, validate=True) for item in hashes]
-    except (ValueError, binascii.Error) as error:
+    except ValueError as error:
         raise Refused("log-inconsistent", "the proof does not read") from error
 
 

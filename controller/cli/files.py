@@ -56,7 +56,7 @@ def init(
     from controller.settings import data_dir
     from controller.uses import init as making
     from controller.wiring.attest import make_layout
-    from controller.wiring.making import GitWorkshop, load_key
+    from controller.wiring.making import GitWorkshop, open_signer
 
     options = context_of(context)
     directory = directory.absolute()
@@ -74,7 +74,7 @@ def init(
             outside=private,
             workshop=workshop,
             at=now().replace(microsecond=0),
-            owner_signer=load_key(key) if key is not None else None,
+            owner_signer=open_signer(key) if key is not None else None,
             layout=make_layout,
         )
     except OSError as error:

@@ -121,9 +121,9 @@ def now() -> datetime:
 def person(trust: TrustState, key: str | Path | None, name: str | None) -> Person:
     """Who signs. The key must be a principal's: whatever another key signs is refused anyway.
 
-    Raises UsageError("key-missing"), Invalid("key-not-principal"), and as `load_key`.
+    Raises UsageError("key-missing"), Invalid("key-not-principal"), and as `open_signer`.
     """
-    from controller.wiring.making import load_key
+    from controller.wiring.making import open_signer
     from controller.wiring.people import Person
 
     if key is None:
@@ -135,7 +135,7 @@ def person(trust: TrustState, key: str | Path | None, name: str | None) -> Perso
             got="none",
             cure="give --key FILE, --key ssh-agent:COMMENT, or set LOCKGATE_KEY",
         )
-    signer = load_key(key)
+    signer = open_signer(key)
     owner = trust.owner_of(signer.public_key)
     if owner is None:
         raise Invalid(

@@ -274,22 +274,22 @@ def _rotation_next(found: View, branch: str, version: int | None, path: str) -> 
 def public_key_of(given: str) -> str:
     """The OpenSSH public key, without comment, of a .pub file, a key line, or a signer's address.
 
-    Raises UsageError("key-malformed") and as `load_key`.
+    Raises UsageError("key-malformed") and as `open_signer`.
     """
     from controller.core.keys import normal_key
-    from controller.wiring.making import load_key
+    from controller.wiring.making import open_signer
 
     if "PRIVATE KEY" in given:
-        return load_key(given).public_key  # which refuses it, and repeats nothing of it
+        return open_signer(given).public_key  # which refuses it, and repeats nothing of it
     text = given
     path = Path(given)
     try:
         if path.suffix == ".pub" or " " not in given:
             text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError, ValueError):
-        return load_key(given).public_key
+        return open_signer(given).public_key
     if "PRIVATE KEY" in text[:60]:
-        return load_key(given).public_key
+        return open_signer(given).public_key
     try:
         return normal_key(text)
     except Invalid as error:

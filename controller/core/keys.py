@@ -6,7 +6,6 @@ Formats: RFC 4253 section 6.6 (rsa), RFC 5656 (ecdsa), RFC 8709 (ed25519), PROTO
 from __future__ import annotations
 
 import base64
-import binascii
 from functools import lru_cache
 
 from controller.errors import Invalid
@@ -48,7 +47,7 @@ def normal_key(key: str) -> str:
         raise _malformed(key, f"algorithm {algorithm[:40]!r}")
     try:
         fields = Reader(base64.b64decode(words[0], validate=True), ValueError).strings()
-    except (ValueError, binascii.Error) as error:
+    except ValueError as error:
         raise _malformed(key, "data that does not decode") from error
     if len(fields) != wanted or fields[0] != algorithm.encode():
         raise _malformed(key, "data of another algorithm")

@@ -7,7 +7,6 @@ this log. Witnesses are the project's agents; only Ed25519 keys have this form (
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
@@ -116,6 +115,6 @@ def _message(seconds: int, text: bytes) -> bytes:
 def _key_id(name: str, openssh: str) -> bytes:
     try:
         raw = base64.b64decode(openssh.split()[1], validate=True)[-32:]
-    except (IndexError, binascii.Error) as error:
+    except (IndexError, ValueError) as error:
         raise Invalid("cosigner-key", "the witness's key does not read", got=openssh[:40]) from error
     return hashlib.sha256(name.encode() + b"\n" + _KIND + raw).digest()[:4]

@@ -88,7 +88,7 @@ def split(data: bytes) -> Parts:
         )
         if _serialise(parts.payload, parts.payload_type, parts.keyid, parts.signature) == data:
             return parts
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, binascii.Error) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise Refused(
             "envelope-malformed",
             f"not a DSSE envelope with one signature ({type(error).__name__})",

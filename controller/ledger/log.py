@@ -9,7 +9,6 @@ only), https://c2sp.org/tlog-checkpoint, https://c2sp.org/signed-note.
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -425,6 +424,6 @@ def parse_note(data: bytes) -> tuple[Checkpoint, bytes, list[tuple[str, bytes]]]
             signatures.append((name, decode_base64(blob)))
         if not origin or str(int(size)) != size or int(size) < 0 or len(decoded) != HASH or data[-1:] != b"\n":
             raise ValueError("origin, size or root is not in its form")
-    except (ValueError, binascii.Error) as error:
+    except ValueError as error:
         raise Invalid("checkpoint-malformed", f"not a signed checkpoint ({error})", where=CHECKPOINT) from error
     return Checkpoint(origin, int(size), decoded), (text + "\n").encode(), signatures

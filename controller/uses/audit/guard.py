@@ -10,7 +10,6 @@ import dataclasses
 from collections.abc import Sequence
 from datetime import datetime
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 from controller.core.accept import MainState, Step, Terms, genesis_state, judge_main, resume_state
 from controller.core.incoming import RefUpdate, check_names
@@ -29,9 +28,6 @@ from controller.uses.audit.findings import Finding
 from controller.uses.audit.object_audit import unreadable
 from controller.uses.own import Line, cursors_at, line
 from controller.uses.trust_chain import signed_versions
-
-if TYPE_CHECKING:
-    pass
 
 _TAKE_BACK = ("take it back", "revert it", "restore it")
 _BY_CONTROLLER = "nothing landed: only the controller writes evidence, and with the origin's version of Lockgate"

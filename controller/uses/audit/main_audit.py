@@ -7,7 +7,7 @@ from functools import partial
 
 from controller.core.accept import MainState, Terms, genesis_state, judge_main, resume_state
 from controller.core.pathrules import LOCK
-from controller.core.steps import Step
+from controller.core.steps import UNBACKED, Step
 from controller.core.trust import CONTROLLER, TrustState
 from controller.errors import Invalid, LockgateError, Refused
 from controller.ledger.backing import lock_of
@@ -20,8 +20,6 @@ from controller.uses.audit.object_audit import unreadable
 from controller.uses.audit.observation import Observation
 from controller.uses.audit.whole_history import Answer, History
 from controller.uses.slots import slots_of
-
-_BACKED = frozenset({"lock-unbacked", "revert-unbacked"})
 
 
 class FactsBacking:
@@ -100,7 +98,7 @@ def audit_main(history: History) -> Answer:
 def _unfounded(step: Step, facts: Facts) -> list[Finding]:
     """A commit that the rules allow is not kept out. What evidence backs may have come to be backed later."""
     code, oid = facts.refused.get(step.commit, ("", ""))
-    if not code or code in _BACKED:
+    if not code or code in UNBACKED:
         return []
     text = f"evidence refuses {step.commit[:12]} as {code}, and the rules allow it"
     return [Finding("refusal-unfounded", oid, "", "main 6", text)]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Iterator
 from datetime import datetime
 
@@ -15,7 +13,7 @@ from controller.ledger.content import content_at
 from controller.ledger.cosign import witnesses
 from controller.ledger.cursors import Cursors
 from controller.ledger.fold import CURSORS
-from controller.ledger.log import Checkpoint, Tree, open_checkpoint
+from controller.ledger.log import Checkpoint, Tree, decode_base64, open_checkpoint
 from controller.ledger.rekor import Logged, check_logged
 from controller.ledger.timestamp import check_token
 from controller.model.entry import Entry, Published, TimeAnchored, Witnessed, format_time
@@ -72,9 +70,9 @@ class _Audit:
         if self._sealed(checkpoint.size) != detail.run:
             yield "rekor-entry-invalid", f"{detail.run} is not the newest run that those entries seal"
         try:
-            hashes = tuple(base64.b64decode(item, validate=True) for item in detail.hashes)
-            logged = Logged(detail.index, base64.b64decode(detail.body, validate=True), hashes, detail.proof)
-        except binascii.Error:
+            hashes = tuple(decode_base64(item) for item in detail.hashes)
+            logged = Logged(detail.index, decode_base64(detail.body), hashes, detail.proof)
+        except ValueError:
             yield "rekor-entry-invalid", "the entry is not base64"
             return
         pinned = [
@@ -96,8 +94,8 @@ class _Audit:
         if self._sealed(checkpoint.size) != detail.run:
             yield "time-anchor-invalid", f"{detail.run} is not the newest run that those entries seal"
         try:
-            token = base64.b64decode(detail.token, validate=True)
-        except binascii.Error:
+            token = decode_base64(detail.token)
+        except ValueError:
             yield "time-anchor-invalid", "the token is not base64"
             return
         pinned = [

@@ -34,8 +34,8 @@ from controller.uses.exports.pack_texts import readme
 from controller.uses.exports.packfile import SUMS, Pack
 from controller.uses.exports.story_page import page
 from controller.uses.rules.link_checks import seal_links_hold
+from controller.uses.rules.subject import Problem
 
-Problem = tuple[str, str, str]
 _WRITTEN = {MANIFEST, SUMS, CHAIN, SIGNERS, "README.md", "story.html", EVIDENCE + CHECKPOINT}
 _PLAIN = re.compile(r"(receipts/[0-9]{6,}\.tlog-proof|trust/.+|evidence/artifacts/sha256/.+)")
 _BESIDE = re.compile(r"(run\.json|inputs/gates-[0-9]{2,}\.json|(reports|links|logs)/[A-Za-z0-9._-]+)")

@@ -20,8 +20,8 @@ from controller.model.entry import Approval, Control, Entry, Opened, Rejection, 
 from controller.model.request import Request
 from controller.ports import Repo
 from controller.uses.asked import judge_asked, read_asked
+from controller.uses.rules.subject import Problem
 
-Problem = tuple[str, str, str]
 UNFOUNDED, UNDONE = "refusal-unfounded", "request-undone"
 DUPLICATE = "request-duplicate"
 """Which requests were judged before is known to the audit of the requests branch, not to one entry."""

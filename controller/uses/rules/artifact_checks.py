@@ -22,8 +22,8 @@ from controller.model.entry import Entry, Inputs, Ordered, Pin
 from controller.model.order import PLAN
 from controller.ports import Repo
 from controller.settings import artifact_templates
+from controller.uses.rules.subject import Problem
 
-Problem = tuple[str, str, str]
 CODE = "artifact-mismatch"
 _KEPT = 256
 _D = TypeVar("_D", bound=Document)

@@ -25,8 +25,8 @@ from controller.settings import tzdata_version
 from controller.uses.rules.artifact_checks import templates
 from controller.uses.rules.main_documents import MainDocuments
 from controller.uses.rules.passes import Begun
+from controller.uses.rules.subject import Problem
 
-Problem = tuple[str, str, str]
 CODE = "inputs-mismatch"
 LEFT_OUT = "pin-mismatch"
 DENIED = "stage-regate-denied"

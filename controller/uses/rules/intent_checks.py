@@ -17,8 +17,8 @@ from controller.model.entry import Approval, Control, Entry, Opened, Rejection, 
 from controller.model.keys import key_id
 from controller.model.request import Request
 from controller.ports import Repo
+from controller.uses.rules.subject import Problem
 
-Problem = tuple[str, str, str]
 PROMOTION, APPROVAL, CONTROL = "promotion-unbacked", "approval-unbacked", "control-unbacked"
 REQUEST = "request-mismatch"
 _VERBS = {"paused": "pause", "resumed": "resume", "aborted": "abort", "rollback": "rollback"}

@@ -19,8 +19,8 @@ from controller.model.environment import Approvals
 from controller.ports import Repo
 from controller.uses.layout import demand_at
 from controller.uses.rules.main_documents import MainDocuments
+from controller.uses.rules.subject import Problem
 
-Problem = tuple[str, str, str]
 WITHOUT_GATES = "order-without-gates"
 WITHOUT_APPROVAL = "order-without-approval"
 

@@ -21,8 +21,8 @@ from controller.model.documents import Document, Environment, Release, ReleaseLo
 from controller.model.entry import Entry, Inputs, Opened, Ordered, Pin
 from controller.model.lock import release_digest
 from controller.ports import Repo
+from controller.uses.rules.subject import Problem
 
-Problem = tuple[str, str, str]
 CODE = "pin-mismatch"
 INPUTS = "inputs-mismatch"
 _BEFORE = "previous"

@@ -38,8 +38,8 @@ from controller.model.order import AgentStatement
 from controller.ports import Repo
 from controller.uses.rules.main_documents import MainDocuments
 from controller.uses.rules.said import said
+from controller.uses.rules.subject import Problem
 
-Problem = tuple[str, str, str]
 UNCHECKED = "decision-unchecked"
 Ask = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 """Answers a CEL question's payload: `CelWorker.ask` of a worker that nobody asked yet, because each process

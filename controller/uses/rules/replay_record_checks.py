@@ -10,8 +10,7 @@ from controller.model.entry import Replayed, ReplayedDecision
 from controller.ports import Repo
 from controller.uses.replay import replay_run
 from controller.uses.rules.replay_checks import Ask
-
-Problem = tuple[str, str, str]
+from controller.uses.rules.subject import Problem
 
 
 def replay_on_record(repo: Repo, ask: Ask | None, commit: str, path: str, detail: Replayed) -> Iterator[Problem]:

@@ -20,8 +20,8 @@ from controller.model.entry import (
     RolledBack,
     What,
 )
+from controller.uses.rules.subject import Problem
 
-Problem = tuple[str, str, str]
 CODE = "what-mismatch"
 
 
