@@ -112,3 +112,12 @@ def test_what_holds_every_environment_up_is_said_once(project: Project, tmp_path
     project.commit("Nothing", "--allow-empty", "-S")
     told = project.run("status").stdout
     assert told.count("controller has judged it up to") == 1 and "\ndev, prod: main is at " in told, told
+
+
+def test_a_repository_that_is_not_the_trust_roots_is_called_that(project: Project, tmp_path: Path) -> None:
+    empty = tmp_path / "empty.git"
+    subprocess.run(["git", "init", "-q", "--bare", "-b", "main", str(empty)], check=True)
+    for stranger in (empty, made_at(tmp_path / "other").repo):
+        done = project.run("-o", "json", "verify", "--trust-root", str(project.root), repo=stranger)
+        assert done.returncode == 1
+        assert [found["code"] for found in json.loads(done.stdout)["findings"]] == ["genesis-mismatch"]

@@ -138,10 +138,14 @@ def _anew(look: _Look, run: str | None, since: str | None) -> Told:
     repo, root, tips = look.repo, look.root, look.tips
     findings: list[Finding] = []
     try:
-        genesis_state(repo, root)
-        positions = {oid: place for place, oid in enumerate(repo.chain(tips.main))} if tips.main else {}
+        if tips.main is None:
+            raise Refused(
+                "genesis-mismatch", f"the repository has no {root.refs.main}: it is not the one of this trust root"
+            )
+        positions = {oid: place for place, oid in enumerate(repo.chain(tips.main))}
         if root.genesis not in positions:
             raise Refused("genesis-mismatch", "main does not descend from the pinned genesis commit")
+        genesis_state(repo, root)
     except (Refused, Invalid) as error:
         finding = Finding(error.code, root.genesis, _path(error), rule_of(error.code), error.what)
         return VerifyReport(False, 0, 0, 0, (), (finding,)), None
