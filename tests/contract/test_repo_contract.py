@@ -348,3 +348,28 @@ def test_a_reader_needs_no_state_directory(origin: Origin) -> None:
     assert reader.observe().evidence == tip
     assert reader.commit(tip).signature == "good"
     reader.close()
+
+
+def test_a_branch_that_people_name_is_known_and_followed(origin: Origin) -> None:
+    """What is to be merged, or added to, is on none of the three branches that every pass looks at."""
+    repo = origin.open()
+    repo.observe()
+    base = repo.append("main", None, [entry(1)], origin.signer)[-1]
+    assert repo.known("promote/dev") is None
+    first = origin.rival("promote/dev", "Promote", parent=None)
+    longer = origin.rival("promote/dev-2", "Another whose name begins alike", parent=None, force=True)
+    repo.observe()
+    assert repo.known("promote/dev") == first
+    assert [commit.id for commit in repo.brought(base, first)] == [first]
+    assert repo.known("promote/dev-2") == longer
+    second = origin.rival("promote/dev", "Promote again", parent=first)
+    repo.observe()
+    assert repo.known("promote/dev") == second
+    origin.git("update-ref", "-d", "refs/heads/promote/dev")
+    repo.observe()
+    assert repo.known("promote/dev") is None
+    assert repo.known("promote/*") is None
+    repo.close()
+    fresh = GitRepo(origin.url, None)
+    assert fresh.known("promote/dev-2") == longer
+    fresh.close()

@@ -12,6 +12,8 @@ import re
 from pathlib import Path
 from typing import Final
 
+import pygit2
+
 from controller.adapters.git import locate
 from controller.adapters.git.direct import store_objects
 from controller.adapters.git.locate import Place
@@ -68,9 +70,17 @@ class MirroredOrigin:
         return "refs/remotes/origin/" + ref.removeprefix("refs/")
 
     def known(self, ref: str) -> str | None:
-        """The tip as last seen; of a local origin, as it is now."""
+        """The tip as last seen; of a local origin, as it is now.
+
+        A branch that is asked for the first time is fetched, and followed from then on.
+        """
         if self._origin_refs is not None:
             return self._origin_refs.read(ref)
+        if ref not in self._wanted:
+            if not pygit2.reference_is_valid_name(ref):
+                return None
+            self._wanted += (ref,)
+            self._fetch()
         return self._refs.read(self._tracking(ref))
 
     def observe(self, main: str, requests: str, evidence: str) -> Tips:

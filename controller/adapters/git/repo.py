@@ -130,7 +130,8 @@ class GitRepo:
         return self._origin.observe(self.main, self.requests, self.evidence)
 
     def known(self, ref: str) -> str | None:
-        """The tip of any branch: now for an origin opened in place, as last observed for a mirrored one."""
+        """The tip of any branch: now for an origin opened in place, as last observed or first asked for a mirrored
+        one."""
         return self._origin.known(full_ref(ref))
 
     def commit(self, oid: str) -> Commit:
