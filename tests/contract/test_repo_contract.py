@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -373,3 +374,32 @@ def test_a_branch_that_people_name_is_known_and_followed(origin: Origin) -> None
     fresh = GitRepo(origin.url, None)
     assert fresh.known("promote/dev-2") == longer
     fresh.close()
+
+
+@pytest.mark.parametrize("origin", ["http"], indirect=True)
+@pytest.mark.parametrize("torn", ["HEAD", "objects", "tracked", "gone", "emptied"])
+def test_a_mirror_that_a_power_cut_tore_is_made_again(origin: Origin, torn: str) -> None:
+    """The mirror of a remote origin is a cache: what a cut of the power leaves of it stops no controller."""
+    first = origin.open()
+    first.observe()
+    tip = first.append(REF, None, [entry(1), entry(2)], origin.signer)[-1]
+    first.close()
+    mirror = origin.home / "state" / "repo.git"
+    if torn == "HEAD":
+        (mirror / "HEAD").write_bytes(b"")
+    elif torn == "objects":
+        shutil.rmtree(mirror / "objects")
+    elif torn == "tracked":
+        (mirror / "refs" / "remotes" / "origin" / "heads" / REF).write_bytes(b"")
+    for path in list((mirror / "objects" / "pack").glob("*")):
+        if torn == "gone":
+            path.unlink()
+        elif torn == "emptied":
+            path.chmod(0o600)
+            path.write_bytes(b"")
+    again = origin.open()
+    assert again.observe().evidence == tip
+    assert again.commit(tip).signature == "good"
+    added = again.append(REF, tip, [entry(3)], origin.signer)[-1]
+    assert origin.tip() == added
+    again.close()

@@ -9,6 +9,7 @@ fetched, and only what is to be pushed is stored in it.
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 from typing import Final
 
@@ -53,18 +54,40 @@ class MirroredOrigin:
         self._place = place
         self._wanted = refs
         self._timeout = timeout
-        if not (gitdir / "HEAD").is_file():
-            gitdir.parent.mkdir(parents=True, exist_ok=True)
-            outcome = git(None, ["init", "-q", "--bare", "--template=", str(gitdir)], timeout=timeout)
-            if outcome.code:
-                raise self._unanswered(outcome)
+        self._refs = RefFiles(gitdir, owner)
+        if not self._whole():
+            self._make()
         locate.check_complete(gitdir)
         if place.gitdir is not None and place.files:
             borrowed = gitdir / "objects" / "info" / "alternates"
             borrowed.write_text(f"{(place.gitdir / 'objects').resolve()}\n", encoding="utf-8")
         self.store = ObjectStore(gitdir)
-        self._refs = RefFiles(gitdir, owner)
         self._origin_refs = RefFiles(place.gitdir) if place.gitdir is not None and place.files else None
+
+    def _whole(self) -> bool:
+        """Whether the mirror that is there can be read: a cut of the power may leave files of it empty or away."""
+        borrowed = self.gitdir / "objects" / "info" / "alternates"
+        try:
+            # libgit2 opens a repository whose HEAD is empty, and git does not.
+            if not (self.gitdir / "HEAD").read_bytes():
+                return False
+            store = ObjectStore(self.gitdir)
+            for ref in self._wanted if not borrowed.exists() else ():
+                tip = self._refs.read(self._tracking(ref))
+                if tip is not None:
+                    store.raw(store.root(tip), b"tree")
+            store.close()
+        except (LockgateError, OSError):
+            return False
+        return True
+
+    def _make(self) -> None:
+        """An empty mirror, in place of whatever is there: all that it held is fetched again."""
+        shutil.rmtree(self.gitdir, ignore_errors=True)
+        self.gitdir.parent.mkdir(parents=True, exist_ok=True)
+        outcome = git(None, ["init", "-q", "--bare", "--template=", str(self.gitdir)], timeout=self._timeout)
+        if outcome.code:
+            raise self._unanswered(outcome)
 
     def _tracking(self, ref: str) -> str:
         return "refs/remotes/origin/" + ref.removeprefix("refs/")
