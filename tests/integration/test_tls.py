@@ -18,7 +18,7 @@ from controller.adapters.registries.oci import OciRegistry
 from controller.demo.stage import Stage
 from controller.errors import LockgateError, Unavailable, UsageError
 from controller.model.history import NewCommit
-from tests.support.git_servers import http_server
+from tests.support.git_servers import http_server, ssh_server
 from tests.support.registry import RunningRegistry, running_registry
 from tests.support.tls import Authority, tls_front
 
@@ -219,3 +219,22 @@ def test_an_address_with_a_password_is_refused_without_showing_it(tmp_path: Path
         GitRepo("https://deploy:correct-horse@git.example.com/shop.git", tmp_path / "state")
     assert caught.value.code == "origin-password" and "correct-horse" not in str(caught.value)
     assert caught.value.where == "https://deploy@git.example.com"
+
+
+def test_an_ssh_host_with_another_key_is_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cure is known_hosts, not an authority; and the reason is not lost in ssh's banner."""
+    bare = tmp_path / "origin.git"
+    subprocess.run(["git", "init", "-q", "--bare", str(bare)], check=True)
+    with ssh_server(tmp_path / "server", tmp_path) as server:
+        monkeypatch.setenv("GIT_SSH_COMMAND", server.env["GIT_SSH_COMMAND"])
+        known = tmp_path / "server" / "known"
+        host, kind, _ = known.read_text().split()
+        other = (tmp_path / "server" / "client.pub").read_text().split()[1]
+        known.write_text(f"{host} {kind} {other}\n")
+        repo = GitRepo(server.url(bare), tmp_path / "state")
+        with pytest.raises(Unavailable) as caught:
+            repo.observe()
+        repo.close()
+    error = caught.value
+    assert error.code == "origin-untrusted" and "known_hosts" in error.cure and "sslCAInfo" not in error.cure
+    assert error.got.startswith("Offending ED25519 key") and "Host key verification failed" in error.got

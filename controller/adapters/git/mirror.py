@@ -39,8 +39,9 @@ _UNAUTHORIZED: Final = re.compile(
 )
 _UNTRUSTED: Final = re.compile(
     r"certificate verification failed|SSL certificate problem|certificate subject name|no alternative certificate"
-    r"|Host key verification failed"
 )
+_HOST_KEY: Final = re.compile(r"^Host key verification failed", re.MULTILINE)
+_HOST_KEY_LINE: Final = re.compile(r"^Offending|host key is known|^Host key")
 _COMMIT_FSCK: Final = re.compile(
     r"nulInCommit|multipleAuthors|[Cc]ommit|Author|Committer|badDate|badParent|Timezone"
 )
@@ -215,6 +216,16 @@ class MirroredOrigin:
 
     def _unanswered(self, outcome: Outcome) -> Unavailable:
         got = outcome.words or f"git ended with {outcome.code}"
+        if _HOST_KEY.search(outcome.err):
+            return Unavailable(
+                "origin-untrusted",
+                "the origin cannot prove that it is who it should be",
+                where=self._place.url,
+                expected="the host key that known_hosts holds for it",
+                got=" | ".join(line.strip() for line in outcome.err.splitlines() if _HOST_KEY_LINE.search(line)),
+                cure="ask who runs the host; if they changed its key, put the new one into known_hosts",
+                retry_after=5.0,
+            )
         if _UNTRUSTED.search(outcome.err):
             return Unavailable(
                 "origin-untrusted",
@@ -222,7 +233,7 @@ class MirroredOrigin:
                 where=self._place.url,
                 expected="a certificate for this host by a trusted authority, or a known host key",
                 got=got,
-                cure="name your authority in git's http.sslCAInfo or GIT_SSL_CAINFO, or correct the address",
+                cure="name your authority in GIT_SSL_CAINFO, or git's http.sslCAInfo where that is not set",
                 retry_after=5.0,
             )
         if _UNAUTHORIZED.search(outcome.err):
