@@ -22,7 +22,7 @@ pygit2.option(pygit2.GIT_OPT_ENABLE_STRICT_HASH_VERIFICATION, False)
 # packs mapped. So a long history takes no more memory than a short one.
 pygit2.option(pygit2.GIT_OPT_ENABLE_CACHING, False)
 pygit2.option(pygit2.GIT_OPT_SET_MWINDOW_SIZE, 4 << 20)
-pygit2.option(pygit2.GIT_OPT_SET_MWINDOW_MAPPED_LIMIT, 64 << 20)
+pygit2.option(pygit2.GIT_OPT_SET_MWINDOW_MAPPED_LIMIT, 32 << 20)
 _COMMITTED = re.compile(rb"\ncommitter [^\n]*> (\d{1,12}) ")
 _ROOTS = 8_192
 """Commits whose trees are remembered."""
