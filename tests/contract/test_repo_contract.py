@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -403,3 +404,32 @@ def test_a_mirror_that_a_power_cut_tore_is_made_again(origin: Origin, torn: str)
     added = again.append(REF, tip, [entry(3)], origin.signer)[-1]
     assert origin.tip() == added
     again.close()
+
+
+def test_an_origin_whose_disk_is_full_is_unavailable_and_not_a_refusal(tmp_path: Path) -> None:
+    """Over a push as in place: nobody's rights or hooks are at fault, and it is tried again."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(disk)], check=True)
+    try:
+        bare = disk / "origin.git"
+        subprocess.run(["git", "init", "-q", "--bare", "-b", "main", str(bare)], check=True)
+        hook(bare, "post-receive", "exit 0")
+        origin = Origin("hook", str(bare), bare, tmp_path, generate_key(tmp_path / "key"))
+        repo = origin.open()
+        repo.observe()
+        first = repo.append(REF, None, [entry(1)], origin.signer)[-1]
+        with contextlib.suppress(OSError), (disk / "filler").open("wb", buffering=0) as filler:
+            while True:
+                filler.write(bytes(4096))
+        with pytest.raises(Unavailable) as caught:
+            repo.append(REF, first, [entry(2)], origin.signer)
+        assert caught.value.code == "origin-unavailable" and "No space left" in caught.value.got
+        assert "disk" in caught.value.cure
+        (disk / "filler").unlink()
+        second = repo.append(REF, repo.observe().evidence, [entry(2)], origin.signer)[-1]
+        assert origin.tip() == second
+        origin.git("fsck", "--strict", "--full")
+        repo.close()
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)

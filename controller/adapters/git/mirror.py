@@ -40,6 +40,7 @@ _UNAUTHORIZED: Final = re.compile(
 _UNTRUSTED: Final = re.compile(
     r"certificate verification failed|SSL certificate problem|certificate subject name|no alternative certificate"
 )
+_NO_ROOM: Final = re.compile(r"No space left on device|Disk quota exceeded|Read-only file system")
 _HOST_KEY: Final = re.compile(r"^Host key verification failed", re.MULTILINE)
 _HOST_KEY_LINE: Final = re.compile(r"^Offending|host key is known|^Host key")
 _COMMIT_FSCK: Final = re.compile(
@@ -181,6 +182,8 @@ class MirroredOrigin:
         if _MOVED.search(status) or _LOCK_LOST.search(outcome.err):
             moved: Conflict = ref_moved(ref, expected, "another commit")
             return moved
+        if _NO_ROOM.search(outcome.err):
+            return self._no_room(outcome)
         return self._rejected(ref, status, outcome)
 
     def _rejected(self, ref: str, status: str, outcome: Outcome) -> Refused:
@@ -195,6 +198,17 @@ class MirroredOrigin:
             expected="an origin that lets the controller write this branch",
             got=" | ".join([reason, *filter(None, said)])[:600],
             cure="let the controller's account push this branch, or change the hook that said no",
+        )
+
+    def _no_room(self, outcome: Outcome) -> Unavailable:
+        return Unavailable(
+            "origin-unavailable",
+            "the origin cannot store the push",
+            where=self._place.url,
+            expected="room on its disk, and the right to write there",
+            got=outcome.words,
+            cure="free space on the origin's disk; nothing was recorded",
+            retry_after=5.0,
         )
 
     def _fetch_error(self, outcome: Outcome) -> LockgateError:
