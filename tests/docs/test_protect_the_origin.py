@@ -22,8 +22,14 @@ def test_every_command_of_the_page_runs(tmp_path: Path) -> None:
     assert site.settle() == ""
     program = tmp_path / "bin" / "lockgate"
     program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -P -m controller "$@"\n')
-    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    # As in the environment that Lockgate is installed in: outside of it, Debian has no `python`.
+    for name, words in {
+        "lockgate": f'"{sys.executable}" -P -m controller',
+        "python": f'"{sys.executable}"',
+    }.items():
+        made = program.with_name(name)
+        made.write_text(f'#!/bin/sh\nexec {words} "$@"\n')
+        made.chmod(made.stat().st_mode | stat.S_IXUSR)
     text = PAGE.read_text().replace("/srv/git/releases.git", str(site.stage.origin))
     blocks = BLOCK.findall(text)
     assert len(blocks) == text.count("```bash")
