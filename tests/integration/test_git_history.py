@@ -305,3 +305,22 @@ def test_a_full_disk_is_unavailable_and_leaves_nothing(bare: Path, repo: GitRepo
     assert repo.observe().main == tip
     repo.append("main", tip, [NewCommit({"b": big}, "m", AT)], signer)
     git(bare, "fsck", "--strict", "--full")
+
+
+def test_a_disk_with_no_room_for_the_branch_is_unavailable_and_leaves_nothing(
+    bare: Path, repo: GitRepo, signer: FileSigner
+) -> None:
+    """The objects fit, the file that moves the branch does not."""
+    tip = repo.append("main", None, [NewCommit({"a": b"1"}, "m", AT)], signer)[-1]
+    markers = bare / "lockgate-locks"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", str(markers)], check=True)
+    try:
+        (markers / "clearing").write_bytes(bytes(4096))
+        with pytest.raises(Unavailable, match=r"disk-unavailable.*No space left"):
+            repo.append("main", tip, [NewCommit({"b": b"2"}, "m", AT)], signer)
+        assert [path.name for path in markers.iterdir()] == ["clearing"]
+    finally:
+        subprocess.run(["umount", str(markers)], check=True)
+    assert repo.observe().main == tip
+    repo.append("main", tip, [NewCommit({"b": b"2"}, "m", AT)], signer)
+    git(bare, "fsck", "--strict", "--full")

@@ -227,7 +227,8 @@ class Flow:
     def close(self) -> None:
         self.processes.stop()
         self.people.close()
-        assert "Traceback" not in self.log(), self.log()[-3000:]
+        log = self.log()
+        assert "Traceback" not in log, log[log.index("Traceback") - 500 :][:5000]
 
 
 @contextlib.contextmanager

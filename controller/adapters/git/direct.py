@@ -6,7 +6,7 @@ from pathlib import Path
 
 from controller.adapters.git import locate
 from controller.adapters.git.pack import Sink
-from controller.adapters.git.refs import RefFiles
+from controller.adapters.git.refs import RefFiles, unwritable
 from controller.adapters.git.store import ObjectStore
 from controller.errors import Unavailable, UsageError
 from controller.model.history import Tips
@@ -72,12 +72,4 @@ def store_objects(store: ObjectStore, made: Sink) -> Path | None:
     try:
         return store.write(made)
     except OSError as error:
-        raise Unavailable(
-            "disk-unavailable",
-            "the objects cannot be written",
-            where=str(store.gitdir / "objects"),
-            expected="room and the right to write",
-            got=error.strerror or type(error).__name__,
-            cure="free space or mend the permissions; nothing was recorded",
-            retry_after=5.0,
-        ) from error
+        raise unwritable(store.gitdir / "objects", error) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import uuid
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
+from controller.adapters.git.refs import unwritable
 from controller.errors import Refused, UsageError
 
 _SCP: Final = re.compile(r"[^/:]+:(?!//)")
@@ -151,12 +153,19 @@ def _has_replacements(gitdir: Path) -> bool:
 
 
 def owner_token(state_dir: Path) -> str:
-    """A random name kept in the state directory: recognises the locks of its former controller anywhere."""
+    """A random name kept in the state directory: recognises the locks of its former controller anywhere.
+
+    Raises Unavailable("disk-unavailable").
+    """
     path = state_dir / "owner"
+    # Empty when the disk was full as it was written.
+    with contextlib.suppress(OSError):
+        if kept := path.read_text(encoding="ascii").strip():
+            return kept
+    token = uuid.uuid4().hex
     try:
-        return path.read_text(encoding="ascii").strip()
-    except OSError:
-        token = uuid.uuid4().hex
-    state_dir.mkdir(parents=True, exist_ok=True)
-    path.write_text(token + "\n", encoding="ascii")
+        state_dir.mkdir(parents=True, exist_ok=True)
+        path.write_text(token + "\n", encoding="ascii")
+    except OSError as error:
+        raise unwritable(path, error) from error
     return token

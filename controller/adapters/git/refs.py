@@ -8,6 +8,7 @@ later process can tell the lock of a killed process of ours from anybody else's,
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import itertools
 import os
@@ -107,7 +108,7 @@ class RefFiles:
         """Move `ref` from `expected` (None: absent) to `new`, durably.
 
         Raises Conflict("ref-moved") when it is elsewhere, Unavailable("ref-locked") when another process
-        holds its lock.
+        holds its lock, Unavailable("disk-unavailable") when the disk is full or failing.
         """
         reached("swap-before")
         self._replace(ref, new, expected, compare=True)
@@ -118,12 +119,22 @@ class RefFiles:
         self._replace(ref, new, None, compare=False)
 
     def _replace(self, ref: str, new: str, expected: str | None, *, compare: bool) -> None:
+        try:
+            self._replace_file(ref, new, expected, compare=compare)
+        except OSError as error:
+            raise unwritable(self.gitdir / ref, error) from error
+
+    def _replace_file(self, ref: str, new: str, expected: str | None, *, compare: bool) -> None:
         target = self.gitdir / ref
         with self._lock:
             self._make_folder(ref, target)
-            marker = self._mark(new)
+            marker = self._marker()
             lock = target.with_name(target.name + ".lock")
             try:
+                with marker.open("x", encoding="ascii") as file:
+                    file.write(new + "\n")
+                    file.flush()
+                    os.fsync(file.fileno())
                 self._take(ref, lock, marker)
                 try:
                     if compare and (current := self.read(ref)) != expected:
@@ -145,6 +156,8 @@ class RefFiles:
             if target.is_dir():
                 target.rmdir()
         except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTDIR, errno.ENOTEMPTY):
+                raise
             raise Refused(
                 "ref-name-taken",
                 "another branch stands in the way of this name",
@@ -154,17 +167,11 @@ class RefFiles:
                 cure="rename the other branch",
             ) from error
 
-    def _mark(self, new: str) -> Path:
+    def _marker(self) -> Path:
         folder = self.gitdir / _MARKERS
         folder.mkdir(exist_ok=True)
         pid = os.getpid()
-        name = f"{self._owner}~{_namespace()}~{pid}~{_started(pid)}~{next(_numbers)}"
-        path = folder / name
-        with path.open("w", encoding="ascii") as file:
-            file.write(new + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        return path
+        return folder / f"{self._owner}~{_namespace()}~{pid}~{_started(pid)}~{next(_numbers)}"
 
     def _take(self, ref: str, lock: Path, marker: Path) -> None:
         until = time.monotonic() + LOCK_SECONDS
@@ -215,6 +222,20 @@ class RefFiles:
             return _started(int(pid)) == started
         # Another boot or container: gone only if it used this very state directory, which has one user.
         return self._owner == "-" or owner != self._owner
+
+
+def unwritable(path: Path, error: OSError) -> Unavailable:
+    """A full or failing disk, or one that may not be written. What was under way is not done, or is done and
+    cannot be known to last: observe again."""
+    return Unavailable(
+        "disk-unavailable",
+        "the disk cannot be written",
+        where=str(path),
+        expected="room and the right to write",
+        got=error.strerror or type(error).__name__,
+        cure="free space or mend the permissions; it is tried again",
+        retry_after=5.0,
+    )
 
 
 def _unreadable(where: str, error: OSError) -> Unavailable:

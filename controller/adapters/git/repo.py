@@ -19,7 +19,7 @@ from controller.adapters.git.maintain import Maintenance
 from controller.adapters.git.mirror import MirroredOrigin
 from controller.adapters.git.objects import EMPTY_TREE
 from controller.adapters.git.pack import Sink
-from controller.adapters.git.refs import RefFiles, ref_moved
+from controller.adapters.git.refs import RefFiles, ref_moved, unwritable
 from controller.adapters.git.store import ObjectStore, corrupt
 from controller.adapters.git.trees import Replica
 from controller.adapters.git.watch import Waker, watcher
@@ -102,7 +102,10 @@ class GitRepo:
             state_dir = Path(self._scratch.name)
         wanted = (self.main, self.requests, self.evidence)
         owner = locate.owner_token(state_dir)
-        return MirroredOrigin(place, state_dir / "repo.git", wanted, timeout=timeout, owner=owner)
+        try:
+            return MirroredOrigin(place, state_dir / "repo.git", wanted, timeout=timeout, owner=owner)
+        except OSError as error:
+            raise unwritable(state_dir, error) from error
 
     @classmethod
     def read_only(
