@@ -23,6 +23,8 @@ from controller.uses.view import Unanswered
 RACES = 16
 """Lost races in a row before the loop waits like after any other failure."""
 BACKOFF = (0.2, 30.0)
+SLEPT = timedelta(seconds=5)
+"""A wait that ends so much later than it should: the machine or the process was stopped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +108,14 @@ class Loop:
             if outcome is not None:
                 self._upkeep()
             if not self._stop.is_set():
-                self._repo.wait(self._timeout(outcome))
+                self._wait(self._timeout(outcome))
+
+    def _wait(self, seconds: float) -> None:
+        """Wait, at most so long; a machine that slept meanwhile was away."""
+        until = self._clock.now() + timedelta(seconds=seconds)
+        self._repo.wait(seconds)
+        if self._clock.now() > until + SLEPT:
+            self._reconciler.attendance.away(until)
 
     def run_until_quiet(self) -> LockgateError | None:
         """Passes until nothing is left to do now (`--once`). Returns the error that kept it from going on."""

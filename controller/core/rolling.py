@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Literal
 
+from controller.core.absence import Absence, put_off
 from controller.core.analysis import StageVerdict, State, Window, evaluate, sampling_interval
 from controller.core.artifacts import artifacts_of
 from controller.core.declared import agent_key
@@ -128,7 +129,7 @@ def _collect(desk: Desk, run: Run) -> tuple[tuple[TargetResult, ...], bytes] | N
     for said in desk.world.inbox:
         if isinstance(said.body, Report):
             reports.setdefault((said.body.order, said.agent), said)
-    deadline = run.order_deadline or run.ordered.deadline
+    deadline = put_off(run.order_deadline or run.ordered.deadline, run.batch_begun, desk.world.absences)
     late = desk.now >= deadline
     results, used = [], []
     for line in run.ordered.orders:
@@ -308,7 +309,7 @@ def judge_stage(desk: Desk, run: Run) -> bool:
     documents = desk.documents[run.id]
     metrics = metrics_of(run, documents)
     statements = stage_samples(run, desk.world.inbox, desk.now)
-    verdict = verdict_of(run, documents, statements, desk.now)
+    verdict = verdict_of(run, documents, statements, desk.now, desk.world.absences)
     if verdict.verdict is None:
         desk.look_at(verdict.next_look)
         return False
@@ -347,11 +348,17 @@ def chosen_verdict(verdict: StageVerdict) -> State | None:
 
 
 def verdict_of(
-    run: Run, documents: RunDocuments, statements: dict[str, list[AgentStatement]], now: datetime
+    run: Run,
+    documents: RunDocuments,
+    statements: dict[str, list[AgentStatement]],
+    now: datetime,
+    absences: Sequence[Absence] = (),
 ) -> StageVerdict:
-    """The verdict of a run's current stage from its statements; a replay calls this with the recorded ones."""
+    """The verdict of a run's current stage from its statements.
+
+    A replay calls this with the recorded ones and no absences: these only put off what is said without an answer.
+    """
     stage, metrics = stage_of(run, documents), metrics_of(run, documents)
-    begun = run.resumed_at or run.ordered_at or run.opened_at
     window = Window(
         targets=run.deployed,
         since=run.evaluating_since or now,
@@ -360,8 +367,8 @@ def verdict_of(
         samples={t: [s.body for s in found if isinstance(s.body, Sample)] for t, found in statements.items()},
     )
     rules = documents.strategy.spec.rollback_when if run.opened.mode == "promotion" else ()
-    deadline = max(begun, run.ordered_at or begun) + stage_deadline(documents.strategy, run.stage)
-    return evaluate(stage, metrics, rules, run.results, window, deadline)
+    deadline = run.batch_begun + stage_deadline(documents.strategy, run.stage)
+    return evaluate(stage, metrics, rules, run.results, window, put_off(deadline, run.batch_begun, absences))
 
 
 def failure_text(run: Run) -> str:

@@ -88,13 +88,16 @@ class Run:
         return self.ordered is not None and not self.reported
 
     @property
+    def batch_begun(self) -> datetime:
+        """When the time of the last batch began to run: a pause gives the whole of it again."""
+        return max((at for at in (self.ordered_at, self.resumed_at) if at is not None), default=self.opened_at)
+
+    @property
     def order_deadline(self) -> datetime | None:
-        """Until when the last batch may report; after a pause the whole time is given again."""
+        """Until when the last batch may report."""
         if self.ordered is None or self.ordered_at is None:
             return None
-        if self.resumed_at is not None and self.resumed_at > self.ordered_at:
-            return self.resumed_at + (self.ordered.deadline - self.ordered_at)
-        return self.ordered.deadline
+        return self.batch_begun + (self.ordered.deadline - self.ordered_at)
 
 
 def event_of(entry: Recorded) -> str:

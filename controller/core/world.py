@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+from controller.core.absence import Absence
 from controller.core.artifacts import Templates
 from controller.core.demand import Demand
 from controller.core.gates import Question
@@ -109,7 +110,7 @@ class World:
 
     `check_tags` is how often the tags of what runs are looked at, zero for never; `templates` render artifacts;
     `tzdata` names the time zone data by which schedules are read; `demands` are the approvers' links that main's
-    layouts demand, by environment.
+    layouts demand, by environment; `absences` are the times, in order, in which nothing could be looked at.
     """
 
     project: str
@@ -132,6 +133,7 @@ class World:
     log: LogFacts = LogFacts()
     tzdata: str = ""
     demands: Mapping[str, Demand] = field(default_factory=dict)
+    absences: tuple[Absence, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from controller.core.run import Run, fold
 from controller.core.trust import TrustState
 from controller.core.world import CompletedAt, Decision, Facts, RunDocuments, World
 from controller.crashpoints import reached
-from controller.errors import Stalled
+from controller.errors import Conflict, Stalled
 from controller.ledger import append, log
 from controller.ledger import fold as derived
 from controller.ledger.append import Ledger
@@ -30,6 +30,7 @@ from controller.model.intent import Intent
 from controller.model.trustroot import TrustRoot
 from controller.ports import Repo
 from controller.reconcile.acting import Actor
+from controller.reconcile.attendance import Attendance
 from controller.reconcile.evidence import Evidence
 from controller.reconcile.observing import MainView, new_requests, view_main
 from controller.reconcile.parts import Parts
@@ -60,6 +61,7 @@ class Reconciler:
         self.intent: Intent | None = None
         self.runs: dict[str, Run] = {}
         self.documents: dict[str, RunDocuments] = {}
+        self.attendance = Attendance(parts.memory.last_pass())
         self._actor = Actor(parts)
         self._visible = Visible(parts.repo, parts.log)
         self._requests_seen: dict[str, datetime] = {}
@@ -82,6 +84,17 @@ class Reconciler:
     def reconcile(self) -> Outcome:
         """One pass. Raises Conflict when a rival was first (just run another), Unavailable when the origin does
         not answer, Stalled when a person must act."""
+        try:
+            outcome = self._pass()
+        except Conflict:
+            raise
+        except Exception:
+            self.attendance.away(self.parts.clock.now())
+            raise
+        self._attend()
+        return outcome
+
+    def _pass(self) -> Outcome:
         tips = self.observe()
         if self.nothing_new(tips):
             return Outcome(True, self._next_look)
@@ -176,6 +189,7 @@ class Reconciler:
             inbox=tuple(s for s in parts.hub.inbox() if not out_of_time(s.body, now, by_id.get(s.body.run or ""))),
             answers=parts.questions.answers(),
             check_tags=parts.check_tags,
+            absences=self.attendance.absences(now, self.ledger.state.cursors.at),
         )
 
     def decide(self, world: World) -> Decision:
@@ -227,6 +241,13 @@ class Reconciler:
         # What came in while this pass ran is news for the next one: only what was decided from is remembered.
         self._last = None if recorded or acted else self._seen
         return Outcome(not recorded and not acted, self._next_look, recorded)
+
+    def _attend(self) -> None:
+        """Keep that everything could be looked at and recorded just now."""
+        now = self.parts.clock.now()
+        oldest = min((run.opened_at for run in self.runs.values()), default=None)
+        self.attendance.there(now, oldest)
+        self.parts.memory.remember_pass(now)
 
     def unanswered(self) -> tuple[Unanswered, ...]:
         """What the last pass that got through needed to know and nobody could tell; callable from any thread."""

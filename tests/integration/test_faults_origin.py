@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import threading
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from controller.wiring.controller import Controller, ControllerSettings
 from controller.wiring.people import Person, commit_on
-from tests.support.flow import Flow, flow
+from tests.support.flow import Flow, flow, strategy
 from tests.support.git_servers import http_server
 from tests.support.waiting import until
 
@@ -45,6 +46,73 @@ def test_an_origin_that_vanishes_and_comes_back(shop: Flow) -> None:
         away.rename(shop.stage.origin)
     shop.says("")
     _goes_on(shop, "1.1.0")
+
+
+SHORT = "    - {percent: 100, minHealthyTime: 3s, deadline: 6s}\n"
+
+
+@pytest.fixture
+def hasty(tmp_path: Path) -> Iterator[Flow]:
+    """Stages have six seconds; a first release is there."""
+    with flow(tmp_path, DEV, files={"strategies/dev.yaml": strategy("dev", SHORT)}) as made:
+        made.start_heard()
+        made.deploy("dev", "1.0.0")
+        yield made
+
+
+def _ordered(shop: Flow, version: str) -> tuple[str, datetime]:
+    """Promote a release, and stop as soon as its stage is ordered: its name and the stage's deadline."""
+    shop.image(version)
+    name = shop.release(version)
+    shop.locked(name)
+    known = len(shop.entries())
+    shop.promote("dev", name)
+
+    def ordered() -> str | None:
+        found = [one for one in shop.entries()[known:] if one["kind"] == "ordered"]
+        return str(found[0]["detail"]["deadline"]) if found else None
+
+    return name, datetime.fromisoformat(until("the stage is ordered", ordered))
+
+
+def _passes(instant: datetime) -> None:
+    until(f"it is {instant:%H:%M:%S}", lambda: datetime.now(UTC) > instant)
+
+
+def test_an_outage_longer_than_a_stage_may_last_takes_no_sound_release_back(hasty: Flow) -> None:
+    name, deadline = _ordered(hasty, "1.1.0")
+    away = hasty.stage.origin.with_name("away.git")
+    hasty.stage.origin.rename(away)
+    try:
+        _passes(deadline + timedelta(seconds=2))
+    finally:
+        away.rename(hasty.stage.origin)
+    hasty.ends("dev", name, "completed")
+    hasty.check_dense()
+    hasty.verify()
+
+
+def test_a_controller_away_for_longer_than_a_stage_may_last_takes_no_sound_release_back(hasty: Flow) -> None:
+    name, deadline = _ordered(hasty, "1.1.0")
+    hasty.kill_controller()
+    _passes(deadline + timedelta(seconds=2))
+    hasty.processes.start_controller(poll="1s")
+    hasty.ends("dev", name, "completed")
+    hasty.check_dense()
+    hasty.verify()
+
+
+def test_a_controller_stopped_for_longer_than_a_stage_may_last_takes_no_sound_release_back(hasty: Flow) -> None:
+    """As when the machine below it is put to sleep."""
+    name, deadline = _ordered(hasty, "1.1.0")
+    process = hasty.processes.controller
+    assert process is not None
+    process.send_signal(signal.SIGSTOP)
+    _passes(deadline + timedelta(seconds=6))
+    process.send_signal(signal.SIGCONT)
+    hasty.ends("dev", name, "completed")
+    hasty.check_dense()
+    hasty.verify()
 
 
 def _arm(shop: Flow, script: str) -> Path:

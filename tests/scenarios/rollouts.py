@@ -192,6 +192,42 @@ def agents_fall_silent(s: Stage) -> None:
 
 
 @scene
+def an_outage_is_longer_than_the_deadlines(s: Stage) -> None:
+    """What nobody could look at is not failed: neither health nor a report that could not come in."""
+    t = s.open(agents=4, strategy=canary(50, 100))
+    t.complete("shop-1")
+    t.promote("shop-2")
+    t.settle()
+    t.absent(timedelta(minutes=20))
+    while t.runs["prod"].stage == 0:
+        t.wait(t.tick)
+    t.absent(timedelta(minutes=20))
+    t.run()
+    for agent in t.agents.values():
+        agent.orders = lambda order, times: None
+    t.promote("shop-3")
+    t.settle()
+    t.absent(timedelta(minutes=20))
+    for agent in t.agents.values():
+        agent.orders = lambda order, times: "ok"
+    t.run()
+
+
+@scene
+def a_release_is_sick_after_an_outage(s: Stage) -> None:
+    """The rest of the stage's time runs on: a release that is sick then is taken back."""
+    t = s.open(agents=4, strategy=canary(50, 100))
+    t.complete("shop-1")
+    for agent in t.agents.values():
+        agent.healthy = False
+    t.promote("shop-2")
+    t.settle()
+    t.wait(timedelta(minutes=2))
+    t.absent(timedelta(minutes=20))
+    t.run()
+
+
+@scene
 def an_agent_is_withdrawn_before_it_is_carried(s: Stage) -> None:
     t = s.open(agents=2)
     t.complete("shop-1")

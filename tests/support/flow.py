@@ -215,6 +215,12 @@ class Flow:
         process.terminate()
         process.wait(15)
 
+    def kill_controller(self) -> None:
+        process = self.processes.controller
+        assert process is not None
+        process.kill()
+        process.wait(15)
+
     def log(self) -> str:
         return (self.stage.folder / "controller.log").read_text()
 

@@ -16,6 +16,7 @@ import yaml
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from controller.adapters.git.keys import KeySigner
+from controller.core.absence import Absence
 from controller.core.artifacts import Templates
 from controller.core.decide import decide
 from controller.core.effects import Recorded, orders_of, sampling, settled, slot_reverts
@@ -82,6 +83,7 @@ class Theatre:
         self.tags: dict[str, str] = {}
         """The tags that components are locked at; the others are locked by digest alone."""
         self.check_tags = timedelta(0)
+        self.absences: list[Absence] = []
         self.answer: Callable[[Question], dict[str, Any] | None] = lambda question: {"value": True}
         self.agents: dict[str, Agent] = {}
         self.requests: list[tuple[Commit, RequestVerdict]] = []
@@ -256,6 +258,7 @@ class Theatre:
             inbox=tuple(self.inbox),
             answers=dict(self.answers),
             check_tags=self.check_tags,
+            absences=tuple(self.absences),
         )
 
     def documents(self, runs: Mapping[str, Run], intent: Intent) -> dict[str, RunDocuments]:
@@ -313,6 +316,12 @@ class Theatre:
         """Let time pass: agents send one sample, then the controller settles."""
         self.now += span
         self.sample()
+        self.settle()
+
+    def absent(self, span: timedelta) -> None:
+        """Let time pass in which the controller neither hears anybody nor records anything."""
+        self.absences.append(Absence(self.now, self.now + span))
+        self.now += span
         self.settle()
 
     # -- acting: what follows from the record ----------------------------------------------------------------
@@ -396,8 +405,7 @@ class Theatre:
     def _answered(self, question: Question) -> dict[str, Any] | None:
         if question.type == "resolve":
             asked = release_digest(self.intent().releases[question.payload["release"]].document)
-            made = lock_made(question.payload, asked, self.tags, self.roles)
-            return {"lock": made.model_dump(mode="json", by_alias=True)}
+            return {"lock": lock_made(question.payload, asked, self.tags, self.roles).wire()}
         return self.answer(question)
 
     def _append(self, drafts: Any) -> None:
