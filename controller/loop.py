@@ -45,6 +45,8 @@ class HealthFile:
         self._path = state_dir / "health.json"
         self._clock = clock
         self.now = Health("starting", "", "")
+        self.once = False
+        """Whether the controller only passes by, so that its absence means nothing."""
 
     def set(self, health: Health) -> None:
         """Write when it changed. A full disk cannot be told to a file; the listening address still says it."""
@@ -66,6 +68,7 @@ class HealthFile:
             "code": self.now.code,
             "message": self.now.message,
             "at": format_time(self._clock.now()),
+            "once": self.once,
             "unanswered": [asdict(one) for one in self.now.unanswered],
         }
 

@@ -179,6 +179,8 @@ def duration(option: str, text: str) -> timedelta:
 def health_of(state_dir: Path | None, controller: str | None) -> Health | None:
     """What the controller says of itself: at its address, else in its state directory; None when not asked."""
     from controller.uses.view import Health
+    from controller.uses.why import HEALTHY
+    from controller.wiring.state_dir import lived_in
 
     if controller is not None:
         return _ask(controller)
@@ -187,6 +189,9 @@ def health_of(state_dir: Path | None, controller: str | None) -> Health | None:
     try:
         said = json.loads((state_dir / "health.json").read_text())
         state, code, message, at = (str(said[key]) for key in ("state", "code", "message", "at"))
+        if not said.get("once") and not lived_in(state_dir):
+            before = f"; when it was, it was {state}: {message}" if state not in HEALTHY else ""
+            return Health("stopped", "controller-stopped", f"none runs with {state_dir}{before}", at)
         return Health(state, code, message, at, unanswered=_unanswered(said))
     except FileNotFoundError:
         return Health("unknown", "controller-unknown", f"no controller has run with {state_dir}")

@@ -84,7 +84,8 @@ def _controller(found: View) -> Iterator[Blocker]:
     health = found.health
     if health is not None and health.state not in HEALTHY:
         text = f"the controller is {health.state}: {health.message or health.code}"
-        yield Blocker("controller", health.code or health.state, text, None, "mend what it names; it tries again")
+        cure = "start it" if health.state == "stopped" else "mend what it names; it tries again"
+        yield Blocker("controller", health.code or health.state, text, None, cure)
     if found.foreign is not None:
         text = f"{len(found.foreign.commits)} on the evidence branch not the controller's, and not believed: "
         text += "; ".join(found.foreign.reasons)

@@ -45,6 +45,7 @@ from controller.uses.replay import replay_run
 from controller.uses.resolve import check, pinned_by, resolve
 from controller.uses.restarting import restart_proof
 from controller.uses.trust_chain import build_chain
+from controller.wiring.state_dir import StateDir
 
 RESOLVER = f"lockgate/{__version__}"
 
@@ -74,10 +75,10 @@ class Controller:
     """A controller with its parts: `run` until `stop`, or `run_once`."""
 
     def __init__(self, settings: ControllerSettings, clock: Clock | None = None) -> None:
-        _make_state_dir(settings.state_dir)
         self.clock = clock or SystemClock()
         self.root = TrustRoot.load(settings.trust_root)
         signer = open_signer(settings.signing_key)
+        self._state_dir = StateDir(settings.state_dir)
         self.repo = GitRepo(
             settings.repo,
             settings.state_dir,
@@ -145,6 +146,7 @@ class Controller:
 
     def run_once(self) -> None:
         """Passes until nothing is left to do now. Raises what kept it from going on."""
+        self.health.once = True
         if self._listening:
             self.hub.start()
         try:
@@ -167,6 +169,7 @@ class Controller:
         self._registry.close()
         self._cache.close()
         self.repo.close()
+        self._state_dir.close()
 
     def _answerers(self, signer: Signer, log_key: str | None) -> dict[str, Answerer]:
         """What answers each type of question; `log_key` signs for the public log instead of `signer`."""
@@ -292,16 +295,3 @@ class Controller:
             return dict(replay_run(reader, tip, payload["run"], self._cel.ask))
         finally:
             reader.close()
-
-
-def _make_state_dir(path: Path) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise Unavailable(
-            "state-dir-unusable",
-            "the state directory cannot be made",
-            where=str(path),
-            got=error.strerror or "an error",
-            cure="give --state-dir a writable place with room",
-        ) from error
