@@ -14,6 +14,7 @@ from controller.core.run import Run
 from controller.core.world import RunDocuments, World
 from controller.ledger.canonical import canonical, digest
 from controller.ledger.entry import artifact_path
+from controller.model.base import Document
 from controller.model.entry import Inputs, Pin, format_time
 from controller.model.order import PLAN
 
@@ -30,10 +31,10 @@ def materialise(world: World, run: Run, documents: RunDocuments) -> tuple[Inputs
     assert lock is not None and lock_pin is not None
     targets = targets_of(world, run, documents, lock.spec.manifest_digest)
     values: dict[str, Any] = {
-        "release": documents.release.model_dump(mode="json", by_alias=True),
-        "lock": lock.model_dump(mode="json", by_alias=True),
-        "environment": documents.environment.model_dump(mode="json", by_alias=True),
-        "strategy": documents.strategy.model_dump(mode="json", by_alias=True),
+        "release": document_input(documents.release),
+        "lock": document_input(lock),
+        "environment": document_input(documents.environment),
+        "strategy": document_input(documents.strategy),
         "previous": previous_of(world, run),
     }
     files = {name: canonical(value) for name, value in values.items()}
@@ -59,6 +60,11 @@ def materialise(world: World, run: Run, documents: RunDocuments) -> tuple[Inputs
     )
     beside = {f"inputs/{name}.json": data for name, data in files.items()}
     return detail, beside | {artifact_path(digest(data)): data for data in rendered.values()}
+
+
+def document_input(document: Document) -> dict[str, Any]:
+    """The input that a run makes of a document: plain JSON with its defaults, without members that say nothing."""
+    return document.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
 def previous_of(world: World, run: Run) -> dict[str, Any]:

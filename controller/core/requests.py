@@ -192,4 +192,4 @@ def request_path(request: Request) -> str:
 
 def write_request(request: Request) -> tuple[str, bytes]:
     """The path and the bytes (RFC 8785 JSON) of a request's file."""
-    return request_path(request), canonical(request.model_dump(mode="json", by_alias=True))
+    return request_path(request), canonical(request.model_dump(mode="json", by_alias=True, exclude_none=True))

@@ -109,13 +109,14 @@ def build(draft: Draft, place: Place, signer: Signer) -> Built:
     if (draft.kind in RUN_KINDS) != (place.sequence is not None):
         raise Invalid("entry-invalid", f"a {draft.kind} entry stands in no such place", where=path)
     detail = draft.detail.wire()
-    predicate: dict[str, Any] = draft.model_dump(mode="json", by_alias=True, exclude={"detail", "files"})
-    predicate |= {
-        "index": place.index,
-        "sequence": place.sequence,
-        "previous": place.previous,
-        "detail": detail,
-    }
+    predicate: dict[str, Any] = draft.model_dump(
+        mode="json", by_alias=True, exclude={"detail", "files"}, exclude_none=True
+    )
+    predicate |= {"index": place.index, "detail": detail}
+    if place.sequence is not None:
+        predicate["sequence"] = place.sequence
+    if place.previous is not None:
+        predicate["previous"] = place.previous
     if predicate_type(draft.kind) == TEST_RESULT:
         predicate |= test_result(draft.kind, draft.detail, place.lock)
     named = subjects(draft.what.digests, draft.detail, place.lock)

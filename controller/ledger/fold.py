@@ -31,6 +31,7 @@ from controller.model.entry import (
     LockMade,
     MainAcknowledged,
     MainRefused,
+    Maybe,
     Opened,
     Pin,
     Replayed,
@@ -57,9 +58,9 @@ class TargetState(Wire):
     """What a target runs as far as its agent reported it; null digest after an order that it did not answer.
     `healthy` is null when not known."""
 
-    manifest_digest: Sha256 | None
+    manifest_digest: Maybe[Sha256]
     run: str
-    healthy: bool | None
+    healthy: Maybe[bool]
 
 
 class LastRun(Wire):
@@ -68,7 +69,7 @@ class LastRun(Wire):
     run: str
     phase: str
     release: str
-    slot: Pin | None
+    slot: Maybe[Pin]
 
 
 class EnvironmentState(Wire):
@@ -96,7 +97,7 @@ class OpenRun(Wire):
     mode: Literal["promotion", "rollback"]
     cause: Literal["promotion", "request"]
     release: str
-    slot: Pin | None
+    slot: Maybe[Pin]
     pins: tuple[Pin, ...] = ()
     lock: Pin | None = None
     manifest_digest: Sha256 | None = None

@@ -23,14 +23,19 @@ class MemberWriter:
         """The canonical bytes of a value of the model."""
         values, kept = value.__dict__, self._kept
         stale = {name for _, name in self._names if name not in kept or kept[name][0] is not values[name]}
-        wire = value.__pydantic_serializer__.to_python(value, mode="json", by_alias=True, include=stale)
+        wire = value.__pydantic_serializer__.to_python(
+            value, mode="json", by_alias=True, include=stale, exclude_none=True
+        )
         kept = kept | {
-            name: (values[name], b'"%b":%b' % (alias.encode(), canonical_plain(wire[alias])))
+            name: (
+                values[name],
+                b'"%b":%b' % (alias.encode(), canonical_plain(wire[alias])) if alias in wire else b"",
+            )
             for alias, name in self._names
             if name in stale
         }
         self._kept = kept  # as a whole, so that others who write at the same time find one value's members
-        return b"{%b}" % b",".join([kept[name][1] for _, name in self._names])
+        return b"{%b}" % b",".join([data for _, name in self._names if (data := kept[name][1])])
 
 
 @lru_cache(64)

@@ -8,11 +8,14 @@ from controller.ledger.statement import statement_model
 from controller.model.entry import KINDS
 from controller.model.schema import DIALECT, schema_id
 
+_NULL = {"type": "null"}
+
 
 def evidence_schema(kind: str) -> dict[str, Any]:
     """The schema of the statements of one kind of entry; KeyError for a kind that does not exist.
 
-    Entries are written whole, so every field is required, also those that are null.
+    Entries are written whole, so every field is required but those that may say nothing: these are left out then,
+    and never null.
     """
     generated = statement_model(kind).model_json_schema(by_alias=True, mode="serialization")
     return {
@@ -29,7 +32,7 @@ def evidence_schemas() -> dict[str, dict[str, Any]]:
 
 
 def _tidied(node: Any) -> Any:
-    """Every field required, and without the names of generated classes as titles.
+    """Every field required that is never None, no field null, and no names of generated classes as titles.
 
     Below `properties` the keys are field names.
     """
@@ -39,10 +42,21 @@ def _tidied(node: Any) -> Any:
         return node
     tidy: dict[str, Any] = {}
     for key, value in node.items():
-        if key in ("properties", "$defs"):
+        if key == "properties":
+            tidy[key] = {name: _tidied(_said(item)) for name, item in value.items()}
+        elif key == "$defs":
             tidy[key] = {name: _tidied(item) for name, item in value.items()}
         elif key not in ("title", "default"):
             tidy[key] = _tidied(value)
     if tidy.get("additionalProperties") is False:
-        tidy["required"] = list(tidy.get("properties", {}))
+        tidy["required"] = [name for name, item in node.get("properties", {}).items() if _said(item) is item]
     return tidy
+
+
+def _said(member: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a member that is there: without null, which is never written."""
+    choices = member.get("anyOf", [])
+    if _NULL not in choices:
+        return member
+    (said,) = (choice for choice in choices if choice != _NULL)
+    return {**{key: value for key, value in member.items() if key != "anyOf"}, **said}

@@ -1,8 +1,8 @@
 """Reading only the written form of a model: what it takes, writing would give back.
 
-Strict validation still takes other spellings of an instant, and does without members that have a default. Telling
-that from the written form takes writing the value again, which costs more than reading it. A validator that knows
-neither defaults nor other spellings says the same by reading alone.
+Strict validation still takes other spellings of an instant, does without members that have a default, and takes
+null for those that say nothing. Telling that from the written form takes writing the value again, which costs more
+than reading it. A validator that knows no defaults, no other spellings and no null says the same by reading alone.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def written_validator(model: type[BaseModel]) -> SchemaValidator:
 
 
 def _written(schema: Any) -> Any:
-    """A core schema without defaults, excluded members, and spellings of a time but one."""
+    """A core schema without defaults, excluded members, null members, and spellings of a time but one."""
     kind = schema["type"]
     if kind in _PLAIN:
         return schema
@@ -48,7 +48,7 @@ def _written(schema: Any) -> Any:
         made["config"] = {**schema.get("config", {}), "strict": True}
     if kind == "model-fields":
         made["fields"] = {
-            name: {**field, "schema": _written(field["schema"])}
+            name: {**field, "schema": _member(field["schema"])}
             for name, field in schema["fields"].items()
             if not field.get("serialization_exclude")
         }
@@ -59,3 +59,11 @@ def _written(schema: Any) -> Any:
         if member in schema:
             made[member] = [_written(one) for one in schema[member]]
     return made
+
+
+def _member(schema: Any) -> Any:
+    """A member's schema: one that may be None is there with a value or not at all, any other is there."""
+    inner = schema["schema"] if schema["type"] == "default" else schema
+    if inner["type"] == "nullable":
+        return core_schema.with_default_schema(_written(inner["schema"]), default=None)
+    return _written(schema)

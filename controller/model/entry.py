@@ -55,6 +55,7 @@ from controller.model.wire import (
     Actor,
     CompletedRun,
     GitId,
+    Maybe,
     Observed,
     Pin,
     Precondition,
@@ -94,6 +95,7 @@ __all__ = [
     "LockMade",
     "MainAcknowledged",
     "MainRefused",
+    "Maybe",
     "Observed",
     "Opened",
     "OrderLine",
@@ -175,8 +177,8 @@ class Draft(Wire):
     """
 
     kind: str
-    run: str | None
-    environment: str | None
+    run: Maybe[str]
+    environment: Maybe[str]
     at: Time
     observed: Observed
     result: str
@@ -195,10 +197,10 @@ class Predicate(Wire):
 
     kind: str
     index: int
-    sequence: int | None
-    run: str | None
-    environment: str | None
-    previous: Sha256 | None
+    sequence: Maybe[int]
+    run: Maybe[str]
+    environment: Maybe[str]
+    previous: Maybe[Sha256]
     at: Time
     observed: Observed
     result: str

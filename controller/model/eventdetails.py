@@ -8,6 +8,7 @@ from controller.model.restart import Restart
 from controller.model.wire import (
     Actor,
     GitId,
+    Maybe,
     Pin,
     Precondition,
     Sha256,
@@ -38,14 +39,14 @@ class SlotChange(Wire):
     pin: Pin
     release: str
     reason: str
-    ticket: str | None
-    not_before: Time | None
-    expires: Time | None
+    ticket: Maybe[str]
+    not_before: Maybe[Time]
+    expires: Maybe[Time]
     preconditions: tuple[Precondition, ...] = ()
-    requester: Actor | None
+    requester: Maybe[Actor]
     authors: tuple[str, ...]
     approvers: tuple[Actor, ...]
-    seen_lock: GitId | None
+    seen_lock: Maybe[GitId]
     at: Time
 
 
@@ -53,7 +54,7 @@ class Accepted(Wire):
     """Main moved on, by `commits` first-parent steps that satisfied the path rules. Of those that did not,
     `cured` were taken back, and `acknowledged` are let stand by owners."""
 
-    previous: GitId | None
+    previous: Maybe[GitId]
     tip: GitId
     commits: int
     cured: tuple[GitId, ...] = ()
@@ -68,7 +69,7 @@ class MainRefused(Wire):
     code: str
     message: str
     paths: tuple[str, ...]
-    signer: str | None
+    signer: Maybe[str]
 
 
 class LockMade(Wire):
@@ -90,7 +91,7 @@ class TagMoved(Wire):
     component: str
     tag: str
     locked: Sha256
-    found: Sha256 | None
+    found: Maybe[Sha256]
 
 
 class Acknowledgement(Wire):
@@ -117,14 +118,14 @@ class RequestJudged(Wire):
     """A request's one verdict. `acknowledges` goes with an accepted request to let a refused commit stand."""
 
     commit: GitId
-    request: str | None
-    verb: str | None
-    environment: str | None
-    run: str | None
+    request: Maybe[str]
+    verb: Maybe[str]
+    environment: Maybe[str]
+    run: Maybe[str]
     accepted: bool
     code: str
     message: str
-    reason: str | None
+    reason: Maybe[str]
     acknowledges: Acknowledgement | None = None
 
 
@@ -134,7 +135,7 @@ class ReplayedDecision(Wire):
     sequence: int
     kind: str
     recorded: Sha256
-    replayed: Sha256 | None
+    replayed: Maybe[Sha256]
     match: bool
     message: str = ""
 

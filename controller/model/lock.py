@@ -65,7 +65,7 @@ def manifest_digest(digests: Mapping[str, str]) -> str:
 def release_digest(release: Release) -> str:
     """What a lock answers to: sha256 of the RFC 8785 JSON of the release, its state and the reason for that
     left out, so that a locked release can still be blocked, deprecated or archived."""
-    content = release.model_dump(mode="json", by_alias=True)
+    content = release.model_dump(mode="json", by_alias=True, exclude_none=True)
     for field in ("state", "reason"):
         content["spec"].pop(field, None)
     return "sha256:" + hashlib.sha256(rfc8785.dumps(content)).hexdigest()

@@ -37,7 +37,7 @@ Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class Wire(BaseModel):
-    """Base of wire formats: frozen, camelCase JSON, unknown fields refused."""
+    """Base of wire formats: frozen, camelCase JSON, unknown fields refused, members that are None left out."""
 
     model_config = ConfigDict(
         # Built when first used: a command that needs none of them starts without waiting for all of them.
@@ -51,21 +51,14 @@ class Wire(BaseModel):
 
     def plain(self) -> dict[str, Any]:
         """The JSON value of this message, ready for canonical serialisation."""
-        return self.model_dump(mode="json", by_alias=True)
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
 class Spoken(Wire):
     """What an agent says. `certificate` is the one for the key it is signed with, where an authority certifies the
-    agent's keys; it is left out otherwise, and being inside the payload it is signed with it."""
+    agent's keys; being inside the payload it is signed with it."""
 
     certificate: Annotated[str, StringConstraints(max_length=16_384)] | None = None
-
-    def plain(self) -> dict[str, Any]:
-        """The JSON value of this message, ready for canonical serialisation."""
-        value = super().plain()
-        if self.certificate is None:
-            del value["certificate"]
-        return value
 
 
 class OrderComponent(Wire):

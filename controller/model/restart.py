@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from controller.model.wire import GitId, Sha256, Time, Wire
+from controller.model.wire import GitId, Maybe, Sha256, Time, Wire
 
 RESTART_FOLDER = "trust/restart"
 _Root = Annotated[str, Field(pattern=r"^([A-Za-z0-9+/]{43}=)?$")]
@@ -29,7 +29,7 @@ class VouchedRevert(Wire):
 
     run: str
     path: str
-    blob: GitId | None
+    blob: Maybe[GitId]
 
 
 class VouchedCommit(Wire):
@@ -55,12 +55,12 @@ class Restart(Wire):
     project: str
     genesis: GitId
     trust_version: Annotated[int, Field(ge=1)]
-    evidence: GitId | None
+    evidence: Maybe[GitId]
     size: Annotated[int, Field(ge=0)]
     root: _Root
-    lost: _Lost | None
+    lost: Maybe[_Lost]
     main: GitId
-    requests: GitId | None
+    requests: Maybe[GitId]
     locks: tuple[VouchedLock, ...] = ()
     reverts: tuple[VouchedRevert, ...] = ()
     acknowledged: tuple[VouchedCommit, ...] = ()

@@ -11,6 +11,7 @@ from controller.model.wire import (
     Actor,
     CompletedRun,
     GitId,
+    Maybe,
     Pin,
     Precondition,
     Sha256,
@@ -27,20 +28,20 @@ class Opened(Wire):
     mode: Literal["promotion", "rollback"]
     cause: Literal["promotion", "request"]
     commit: GitId
-    slot: Pin | None
+    slot: Maybe[Pin]
     approvers: tuple[Actor, ...]
-    seen_lock: GitId | None
+    seen_lock: Maybe[GitId]
     release: str
     reason: str
-    ticket: str | None
-    requester: str | None
+    ticket: Maybe[str]
+    requester: Maybe[str]
     authors: tuple[str, ...]
-    not_before: Time | None
-    expires: Time | None
+    not_before: Maybe[Time]
+    expires: Maybe[Time]
     preconditions: tuple[Precondition, ...] = ()
     pins: tuple[Pin, ...]
-    previous: CompletedRun | None
-    supersedes: str | None
+    previous: Maybe[CompletedRun]
+    supersedes: Maybe[str]
     carried: tuple[str, ...]
     refused: str | None = None
 
@@ -73,7 +74,7 @@ class Verdict(Wire):
     until: Time | None = None
     unblock: str = ""
     inputs: Sha256
-    policy: Sha256 | None
+    policy: Maybe[Sha256]
 
 
 class Gates(Wire):
@@ -96,7 +97,7 @@ class Approval(Wire):
     commit: GitId
     subject: Sha256
     at: Time
-    expires: Time | None
+    expires: Maybe[Time]
     counted: bool
     code: str
     message: str
@@ -138,9 +139,9 @@ class TargetResult(Wire):
     result: Literal["succeeded", "failed", "unreported"]
     code: str
     message: str
-    report: Sha256 | None
-    manifest_digest: Sha256 | None
-    healthy: bool | None
+    report: Maybe[Sha256]
+    manifest_digest: Maybe[Sha256]
+    healthy: Maybe[bool]
     link: LinkSignature | None = None
 
 
@@ -155,7 +156,7 @@ class Criterion(Wire):
 
     name: str
     state: Literal["passed", "failed", "unknown"]
-    value: float | None
+    value: Maybe[float]
     samples: int
     failures: int
     message: str
@@ -176,14 +177,14 @@ class Control(Wire):
     """An intervention: by a request, or by the controller itself (`request` null)."""
 
     verb: Literal["paused", "resumed", "retried", "aborted", "rollback"]
-    request: str | None
+    request: Maybe[str]
     by: str
     reason: str
     code: str
 
 
 class RolledBack(Wire):
-    to: CompletedRun | None
+    to: Maybe[CompletedRun]
     results: tuple[TargetResult, ...]
     ok: bool
 

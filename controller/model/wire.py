@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, WithJsonSchema
 from pydantic.alias_generators import to_camel
@@ -24,10 +24,17 @@ Time = Annotated[
 ]
 Sha256 = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 GitId = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
+_T = TypeVar("_T")
+Maybe = Annotated[_T | None, Field(default=None)]
+"""What may not be there. It is left out where it is written; whoever makes a value says so all the same."""
 
 
 class Wire(BaseModel):
-    """Base of everything that is hashed: frozen, closed, camelCase on the wire."""
+    """Base of everything that is hashed: frozen, closed, camelCase on the wire.
+
+    A member that is None is left out, never written as null: a member that comes later, with None as its default,
+    changes nothing that was written before (ADR 40).
+    """
 
     model_config = ConfigDict(
         # Built when first used: a command that needs none of them starts without waiting for all of them.
@@ -40,8 +47,10 @@ class Wire(BaseModel):
     )
 
     def wire(self) -> dict[str, Any]:
-        """Plain JSON values, ready for canonical bytes."""
-        value: dict[str, Any] = self.__pydantic_serializer__.to_python(self, mode="json", by_alias=True)
+        """Plain JSON values, ready for canonical bytes; members that say nothing are left out."""
+        value: dict[str, Any] = self.__pydantic_serializer__.to_python(
+            self, mode="json", by_alias=True, exclude_none=True
+        )
         return value
 
 
@@ -55,8 +64,8 @@ class Actor(Wire):
 class Observed(Wire):
     """The tips a decision was made from; rules of another branch are judged by these."""
 
-    main: GitId | None
-    requests: GitId | None
+    main: Maybe[GitId]
+    requests: Maybe[GitId]
     trust_version: int
 
 
@@ -101,7 +110,7 @@ class CompletedRun(Wire):
     run: str
     release: str
     manifest_digest: Sha256
-    slot: Pin | None
+    slot: Maybe[Pin]
     pins: tuple[Pin, ...] = ()
     artifacts: dict[str, Sha256] = {}
 

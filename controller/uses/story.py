@@ -158,9 +158,6 @@ def step(repo: Repo, tip: str, run: str, sequence: int) -> dict[str, Any]:
         )
     (entry,) = found
     predicate = entry.predicate.wire()
-    for name in ("configuration", "passedTests", "failedTests"):
-        if predicate[name] is None:
-            del predicate[name]
     commit = commits_of(repo, tip, found).get(entry.digest)
     return {"run": run, "envelope": entry.digest, "commit": commit, "path": entry.path, "predicate": predicate}
 

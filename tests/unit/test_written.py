@@ -12,7 +12,7 @@ from controller.ledger.written import written_validator
 from controller.model.wire import CompletedRun, Time, When, Wire
 
 TIME = "2026-01-05T10:00:00.000000Z"
-WHEN = {"requested": None, "decided": TIME, "executed": None, "completed": None}
+WHEN = {"decided": TIME}
 
 
 def read(model: type[Wire], value: object) -> Wire:
@@ -41,11 +41,15 @@ def test_a_time_has_one_spelling(at: object) -> None:
         read(When, {**WHEN, "decided": at})
 
 
-def test_nothing_is_left_out_and_nothing_is_named_otherwise() -> None:
+def test_what_says_nothing_is_left_out_and_never_null() -> None:
+    assert read(When, {}) == When()
     with pytest.raises(ValidationError):
-        read(When, {"decided": TIME})
+        read(When, {**WHEN, "requested": None})
+
+
+def test_nothing_else_is_left_out_and_nothing_is_named_otherwise() -> None:
     manifest = f"sha256:{'0' * 64}"
-    done: dict[str, Any] = {"run": "r", "release": "a", "manifestDigest": manifest, "slot": None, "artifacts": {}}
+    done: dict[str, Any] = {"run": "r", "release": "a", "manifestDigest": manifest, "artifacts": {}}
     assert read(CompletedRun, {**done, "pins": []}).wire() == {**done, "pins": []}
     with pytest.raises(ValidationError):
         read(CompletedRun, done)
@@ -62,9 +66,9 @@ def test_members_of_members_are_held_to_it_too() -> None:
     whole = {"inner": WHEN, "many": [WHEN], "named": {"a": WHEN}}
     assert read(Around, whole).wire() == whole
     others: tuple[dict[str, Any], ...] = (
-        {"inner": {}},
-        {"many": [{}]},
-        {"named": {"a": {}}},
+        {"inner": {"requested": None}},
+        {"many": [{"requested": None}]},
+        {"named": {"a": {"requested": None}}},
         {"inner": {**WHEN, "decided": "2026-01-05"}},
     )
     for other in others:

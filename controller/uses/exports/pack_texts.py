@@ -125,7 +125,7 @@ _UNSEALED = (
 
 def readme(manifest: Mapping[str, Any], folder: str) -> str:
     """The README of a pack; `folder` is the run's on the evidence branch."""
-    bundled = manifest["tips"] is not None
+    bundled = "tips" in manifest
     name = f"lockgate-{manifest['run']}" + ("" if manifest["sealed"] else "-unsealed")
     return _README.format(
         **{

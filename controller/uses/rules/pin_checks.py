@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import TypeVar
 
 from controller.core.approvals import approval_subject
+from controller.core.inputs import document_input
 from controller.core.parse import parse
 from controller.core.rollout import DEFAULT_DEADLINE, order_targets, stage_deadline, stages_for
 from controller.core.run import Run
@@ -46,7 +47,7 @@ class _Read:
     def input(self) -> str | None:
         """The digest of the input file that a run makes of it."""
         document = self.document
-        return digest(canonical(document.model_dump(mode="json", by_alias=True))) if document is not None else None
+        return digest(canonical(document_input(document))) if document is not None else None
 
     @cached_property
     def release(self) -> str | None:

@@ -347,5 +347,6 @@ def _unlike(again: Verdict, recorded: Verdict) -> str:
     came, was = (f"{one.verdict} {one.code}" for one in (again, recorded))
     if came != was:
         return f"gate {recorded.gate} gives {came}, recorded is {was}"
-    other = [name for name, value in recorded.wire().items() if again.wire()[name] != value]
+    ours, theirs = again.wire(), recorded.wire()
+    other = [name for name in sorted(ours | theirs) if ours.get(name) != theirs.get(name)]
     return f"gate {recorded.gate} gives {came} as recorded, but another {', '.join(other)}"
