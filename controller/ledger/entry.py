@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from controller.errors import Invalid, Refused
 from controller.ledger import dsse
 from controller.ledger.canonical import canonical, decode_plain, digest, encode_plain, is_plain, parse_canonical
+from controller.ledger.rules import RULES, newer, unknown_entry
 from controller.ledger.statement import STATEMENT_TYPE, WITH_FLOATS, Statement, statement_model
 from controller.ledger.written import written_validator
 from controller.model.entry import (
@@ -112,7 +113,7 @@ def build(draft: Draft, place: Place, signer: Signer) -> Built:
     predicate: dict[str, Any] = draft.model_dump(
         mode="json", by_alias=True, exclude={"detail", "files"}, exclude_none=True
     )
-    predicate |= {"index": place.index, "detail": detail}
+    predicate |= {"rules": RULES, "index": place.index, "detail": detail}
     if place.sequence is not None:
         predicate["sequence"] = place.sequence
     if place.previous is not None:
@@ -195,7 +196,8 @@ def read(envelope: bytes, path: str, keys: Mapping[str, str] | None) -> Entry:
     """An entry from its stored bytes, every field checked strictly.
 
     With `keys` (key id → OpenSSH key) the signature is checked; None trusts the bytes. Raises
-    Refused("envelope-malformed" | "not-canonical" | "envelope-signature") or Invalid("entry-invalid").
+    Refused("envelope-malformed" | "not-canonical" | "envelope-signature" | "rules-unknown") or
+    Invalid("entry-invalid").
     """
     return read_parts(split(envelope, keys), digest(envelope), path)[0]
 
@@ -225,6 +227,8 @@ def _typed(payload: bytes, envelope_digest: str, path: str) -> tuple[Entry, Mapp
     statement, value = _well_written(payload, path) or _explained(payload, path)
     typed, predicate = statement.predicate, value["predicate"]
     values = typed.__dict__
+    if newer(values["rules"]):
+        raise unknown_entry(values["rules"], path)
     fields = {name: values.get(name) for name in _FIELDS}
     fields["detail"] = predicate["detail"]
     if fields["configuration"] is not None:
@@ -273,6 +277,8 @@ def _explained(payload: bytes, path: str) -> tuple[Statement, dict[str, Any]]:
             raise Refused("not-canonical", "the payload is not RFC 8785 JSON", where=path) from error
         raise Invalid("entry-invalid", error.what, where=path) from error
     predicate = value.get("predicate") if isinstance(value, dict) else None
+    if isinstance(predicate, dict) and newer(predicate.get("rules")):
+        raise unknown_entry(predicate["rules"], path)  # whatever else it says is not for this program to judge
     kind = predicate.get("kind") if isinstance(predicate, dict) else None
     if not isinstance(predicate, dict) or not isinstance(kind, str) or kind not in KINDS:
         raise Invalid("entry-invalid", "the entry's kind is not known", where=path, got=str(kind)[:40])

@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError
 
 from controller.errors import Refused
 from controller.ledger.canonical import canonical_plain
-from controller.ledger.cursors import Cursors, ReplayAsked, gone_over
+from controller.ledger.cursors import Cursors, ReplayAsked, gone_over, read_cursors
 from controller.ledger.entry import instance, run_folder
 from controller.ledger.marks import marked
 from controller.ledger.members import writer_of
@@ -180,6 +180,7 @@ def apply(state: State, entry: Entry) -> State:
     predicate, detail = entry.predicate, entry.detail
     step: dict[str, object] = {
         "index": predicate.index + 1,
+        "rules": predicate.rules,
         "trust_version": predicate.observed.trust_version,
         "at": predicate.at,
         "log": marked(state.cursors.log, entry),
@@ -409,11 +410,12 @@ def environment_file(state: EnvironmentState) -> bytes:
 def load_state(repo: Repo, commit: str) -> State:
     """The state that a commit's derived files hold: one read per environment, none per run or release.
 
-    Raises Refused("state-mismatch") when a file is missing or not in its form.
+    Raises Refused("state-mismatch") when a file is missing or not in its form, and Stalled("rules-unknown").
     """
-    cursors = _read(repo, commit, CURSORS, Cursors)
-    if cursors is None:
+    file = repo.file(commit, CURSORS)
+    if file is None:
         raise Refused("state-mismatch", "the derived state is missing", where=CURSORS)
+    cursors = read_cursors(repo.read(file.blob), CURSORS)
     environments: dict[str, EnvironmentState] = {}
     pointers: dict[str, tuple[OpenRun, ...]] = {}
     for name in cursors.runs:

@@ -8,7 +8,7 @@ object ids are bare hex.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -193,8 +193,10 @@ class Draft(Wire):
 
 
 class Predicate(Wire):
-    """What is signed. `configuration`, `passedTests` and `failedTests` stand only in test-result predicates."""
+    """What is signed. `rules` is the version of the rules that it was made under. `configuration`, `passedTests`
+    and `failedTests` stand only in test-result predicates."""
 
+    rules: Annotated[int, Field(ge=1)]
     kind: str
     index: int
     sequence: Maybe[int]

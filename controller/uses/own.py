@@ -9,17 +9,17 @@ there.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 
-from pydantic import ValidationError
-
 from controller.core.trust import CONTROLLER, TrustState
 from controller.errors import LockgateError, Refused, Stalled
 from controller.ledger import fold, log
-from controller.ledger.cursors import Cursors
+from controller.ledger.cursors import Cursors, read_cursors
 from controller.ledger.entry import Place, entry_path, read
+from controller.ledger.rules import ROLLBACK, claimed
 from controller.model.entry import EvidenceRepaired
 from controller.model.history import Commit
 from controller.model.words import counted
@@ -38,11 +38,12 @@ Trusts = Mapping[int, Sequence[TrustState]]
 @dataclass(frozen=True, slots=True)
 class Before:
     """What a commit is judged by: the commit it must follow, and of the last good one the trust version that
-    its entry was made under, and its time."""
+    its entry was made under, its time and its rules."""
 
     commit: str | None = None
     version: int = 0
     at: datetime | None = None
+    rules: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +116,8 @@ def controls(states: Iterable[TrustState], key: str, at: datetime) -> bool:
 def line_after(repo: Repo, trusts: Trusts, good: str, tip: str) -> Line | None:
     """The branch after a commit that is known to be good; None when its first-parent line lost that commit.
 
-    The cost is that of the commits after it. Raises Stalled("foreign-evidence" | "trust-rollback") when a
-    controller's key wrote what no controller writes.
+    The cost is that of the commits after it. Raises Stalled("foreign-evidence" | "trust-rollback" |
+    "rules-rollback") when a controller's key wrote what no controller writes, and Stalled("rules-unknown").
     """
     commits = _back_to(repo, tip, good)
     return _judge(repo, trusts, good, commits) if commits is not None else None
@@ -168,10 +169,14 @@ def _judge(repo: Repo, trusts: Trusts, good: str | None, commits: Sequence[str])
             before = replace(before, commit=oid)
             continue
         if foreign and not _repairs(repo, good, foreign, oid):
+            with suppress(Refused):
+                _standing(repo, oid)  # rules that are not known may repair otherwise, which is said instead
             raise _built_on_foreign(oid, good, foreign)
         after = _standing(repo, oid)
         if after.version < before.version:
-            raise _back(oid, before.version, after.version)
+            raise _back("trust-rollback", "trust version", oid, before.version, after.version)
+        if after.rules < before.rules:
+            raise _back(ROLLBACK, "version of the rules", oid, before.rules, after.rules)
         good, before = oid, after
         foreign, reasons = [], {}
     said = tuple(reasons)[:_REASONS]
@@ -180,7 +185,7 @@ def _judge(repo: Repo, trusts: Trusts, good: str | None, commits: Sequence[str])
 
 def _standing(repo: Repo, commit: str) -> Before:
     cursors = cursors_at(repo, commit)
-    return Before(commit, cursors.trust_version, cursors.at)
+    return Before(commit, cursors.trust_version, cursors.at, cursors.rules)
 
 
 def _repairs(repo: Repo, good: str | None, foreign: Sequence[str], commit: str) -> bool:
@@ -203,13 +208,11 @@ def _repairs(repo: Repo, good: str | None, foreign: Sequence[str], commit: str) 
 
 
 def cursors_at(repo: Repo, commit: str) -> Cursors:
-    """Where the branch stands by a commit's tree. Raises Refused("state-mismatch")."""
+    """Where the branch stands by a commit's tree. Raises Refused("state-mismatch") or Stalled("rules-unknown")."""
     file = repo.file(commit, fold.CURSORS)
     if file is not None and file.mode == _FILE:
-        try:
-            return Cursors.model_validate_json(repo.read(file.blob))
-        except ValidationError:
-            pass
+        with suppress(Refused):
+            return read_cursors(repo.read(file.blob), f"commit {commit[:12]} {fold.CURSORS}")
     raise Refused(
         "state-mismatch",
         "the derived state is missing or not in its form",
@@ -219,11 +222,25 @@ def cursors_at(repo: Repo, commit: str) -> Cursors:
 
 
 def claimed_version(repo: Repo, commit: str) -> int | None:
-    """The trust version that a commit's tree says its entry was made under; None when it says none."""
+    """The trust version that a commit's tree says its entry was made under; None when it says none.
+
+    Rules that this program does not know are no reason to take their commits for somebody else's.
+    """
+    return _claimed(repo, commit, "trustVersion")
+
+
+def claimed_rules(repo: Repo, commit: str) -> int | None:
+    """The version of the rules that a commit's tree says its entry was made under; None when it says none."""
+    return _claimed(repo, commit, "rules")
+
+
+def _claimed(repo: Repo, commit: str, member: str) -> int | None:
     try:
-        return cursors_at(repo, commit).trust_version
+        file = repo.file(commit, fold.CURSORS)
+        value = claimed(repo.read(file.blob)).get(member) if file is not None else None
     except LockgateError:
         return None
+    return value if isinstance(value, int) else None
 
 
 def previous_own(repo: Repo, commit: str) -> str | None:
@@ -250,10 +267,10 @@ def _built_on_foreign(commit: str, good: str | None, foreign: Sequence[str]) -> 
     )
 
 
-def _back(commit: str, before: int, after: int) -> Stalled:
+def _back(code: str, of: str, commit: str, before: int, after: int) -> Stalled:
     return Stalled(
-        "trust-rollback",
-        "an entry was made under an older trust version than the one before it",
+        code,
+        f"an entry was made under an older {of} than the one before it",
         where=f"lockgate/evidence at {commit[:12]}",
         expected=f"version {before} or later",
         got=f"version {after}",

@@ -19,7 +19,7 @@ from controller.uses.view import evidence_tip, view
 from controller.uses.why import blockers
 from tests.support.flow import Flow
 from tests.support.guarded import REQUESTS, Clone
-from tests.support.ordered import ordered
+from tests.support.ordered import ordered, released
 from tests.support.site import EVIDENCE, Site, quiet
 
 
@@ -34,17 +34,6 @@ def origin(tmp_path_factory: pytest.TempPathFactory) -> Site:
 @pytest.fixture
 def site(origin: Site, tmp_path: Path) -> Site:
     return Site.copy(origin.stage, tmp_path)
-
-
-def released(site: Site, version: str) -> str:
-    """alice releases, bob merges; there is something to record then."""
-    people = site.stage.repo()
-    try:
-        flow = Flow.__new__(Flow)
-        flow.stage, flow.people = site.stage, people
-        return flow.release(version)
-    finally:
-        people.close()
 
 
 # --- what somebody pushes ------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from controller.ledger import fold
 from controller.ledger.canonical import canonical, digest
 from controller.ledger.dsse import STATEMENT_PAYLOAD, sign
 from controller.ledger.links import sign_link
+from controller.ledger.rules import RULES
 from controller.model import entry as e
 from controller.model.link import LinkSignature, deploy_link
 from controller.model.lock import (
@@ -268,7 +269,7 @@ class Story:
 
     def fold(self, draft: e.Draft) -> None:
         """Add a run's draft to what the entries so far add up to, as recording it would."""
-        predicate = SimpleNamespace(**{**draft.__dict__, "index": self.state.cursors.index})
+        predicate = SimpleNamespace(**{**draft.__dict__, "rules": RULES, "index": self.state.cursors.index})
         entry = SimpleNamespace(predicate=predicate, detail=draft.detail, path="", run=draft.run, at=draft.at)
         self.state = fold.apply(self.state, cast("e.Entry", entry))
 

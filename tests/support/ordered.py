@@ -22,3 +22,14 @@ def ordered(folder: Path) -> tuple[Flow, Site]:
     assert site.settle() == ""
     assert site.git("show", f"{EVIDENCE}:open/dev")
     return shop, site
+
+
+def released(site: Site, version: str) -> str:
+    """alice releases, bob merges; there is something to record then."""
+    people = site.stage.repo()
+    try:
+        flow = Flow.__new__(Flow)
+        flow.stage, flow.people = site.stage, people
+        return flow.release(version)
+    finally:
+        people.close()

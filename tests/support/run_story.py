@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from controller.core import run as runs
 from controller.core.approvals import approval_subject
 from controller.core.artifacts import artifacts_of
+from controller.core.inputs import document_input
 from controller.core.rolling import chosen_verdict, verdict_of
 from controller.core.rollout import DEFAULT_DEADLINE, order_targets, stages_for
 from controller.core.world import RunDocuments
@@ -117,7 +118,7 @@ class RunStory:
                 "environment": found.environment,
                 "strategy": found.strategy,
             }
-            values = {name: one.model_dump(mode="json", by_alias=True) for name, one in parts.items() if one}
+            values = {name: document_input(one) for name, one in parts.items() if one}
             values["previous"] = story.state.environments[self.env].wire()
         files = {name: canonical(value) for name, value in values.items()}
         digests = {name: digest(data) for name, data in files.items()}

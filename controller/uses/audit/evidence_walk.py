@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
-from controller.core.trust import CONTROLLER, TrustState
 from controller.errors import Invalid, LockgateError, Refused
 from controller.ledger import dsse, fold, log
 from controller.ledger.append import RunChain, seal_root
 from controller.ledger.backing import revert_of
 from controller.ledger.canonical import digest
 from controller.ledger.entry import Place, entry_path, message_of, read, read_parts, run_folder
+from controller.ledger.rules import ROLLBACK, UNKNOWN
 from controller.model.entry import (
     Accepted,
     Entry,
@@ -34,19 +34,25 @@ from controller.model.entry import (
     Witnessed,
 )
 from controller.model.history import Change, Commit
-from controller.model.keys import key_id
 from controller.ports import Repo
 from controller.uses.acknowledged import UNBACKED, unbacked
 from controller.uses.audit.findings import Finding, rule_of
 from controller.uses.audit.log_walk import LogWalk
 from controller.uses.audit.proof import Added, Proof, Prover, Standing
-from controller.uses.audit.walked import Edge, Facts, Ground, blob_id, edge_at, holds_controller
+from controller.uses.audit.walked import (
+    ENTRY,
+    ControllerKeys,
+    Edge,
+    Facts,
+    Ground,
+    blob_id,
+    check_rules,
+    holds_controller,
+)
 from controller.uses.own import Before, claimed_version, fault
 from controller.uses.rules.entry_checks import checks_of
 from controller.uses.rules.seen import Seen
 from controller.uses.rules.subject import Subject
-
-__all__ = ["Edge", "Facts", "Ground", "Walk", "blob_id", "edge_at", "holds_controller"]
 
 RECORDS = ("runs/", "events/", "artifacts/")
 DERIVED = ("open/", "state/")
@@ -71,7 +77,7 @@ class Walk:
         """Open runs of which an entry could not be read: their chains and seals cannot be rebuilt."""
         self._seen = Seen(repo, ground.ask, ground.trusts, ground.project)
         self._prover = Prover(repo, None, None, {})
-        self._keys: dict[int, list[tuple[str, str, TrustState]]] = {}
+        self._keys = ControllerKeys(ground.trusts)
         self.facts = Facts()
         self.findings: list[Finding] = []
 
@@ -84,6 +90,11 @@ class Walk:
             try:
                 self._step(oid)
             except (Refused, Invalid) as error:
+                if error.code == UNKNOWN:
+                    # Nothing from here on is for this program to judge: that is all there is to say.
+                    self._give_up_foreign()
+                    self._find(UNKNOWN, oid, error.where, error.what)
+                    return Edge(self._state.forget_written(), self._log.edge, self._chains)
                 if error.where not in self._damaged:
                     self._damaged.add(error.where)
                     self._find(error.code, oid, error.where if error.where != oid else "", error.what)
@@ -112,6 +123,7 @@ class Walk:
                 self._proven(commit, proof)
                 return
         changes = self._changes(commit)
+        check_rules(self._repo, oid, changes)
         records: list[str] = []
         derived: dict[str, Change] = {}
         tiles: dict[str, Change] = {}
@@ -197,7 +209,7 @@ class Walk:
     # --- its entry ---------------------------------------------------------------------------------------
 
     def _entry(self, commit: Commit, records: Sequence[str], blobs: Mapping[str, bytes]) -> Added | None:
-        paths = [path for path in records if path.endswith(".dsse.json")]
+        paths = [path for path in records if path.endswith(ENTRY)]
         if len(paths) != 1:
             self._find("entry-count", commit.id, "", f"a commit adds one entry, this one adds {len(paths)}")
             self._log.lose(commit.id)
@@ -212,6 +224,8 @@ class Walk:
             entry, statement = read_parts(parts, found, path)
             self._signed(commit, parts, entry)
         except (Refused, Invalid) as error:
+            if error.code == UNKNOWN:
+                raise
             self._find(error.code, commit.id, path, error.what)
             self._resume(commit.id)
             return None
@@ -219,7 +233,7 @@ class Walk:
 
     def _signed(self, commit: Commit, parts: dsse.Parts, entry: Entry) -> None:
         """The envelope and its commit are signed by the controller of then. Raises Refused for the envelope."""
-        key = self._envelope_key(parts.keyid, entry)
+        key = self._keys.of(parts.keyid, entry)
         dsse.check(parts, {parts.keyid: key})
         path = entry.path
         version = entry.predicate.observed.trust_version
@@ -230,24 +244,10 @@ class Walk:
             self._find("foreign-evidence", commit.id, path, f"not the controller's key in trust version {version}")
         if version < self._state.cursors.trust_version:
             self._find("trust-rollback", commit.id, path, "the entry was made under an older trust version")
+        if entry.predicate.rules < self._state.cursors.rules:
+            self._find(ROLLBACK, commit.id, path, "the entry was made under older rules than the one before it")
         for used in {commit.key, key}:
             self.facts.keys.setdefault((used, version), (commit.id, path))
-
-    def _envelope_key(self, keyid: str, entry: Entry) -> str:
-        """The controller's key of that id under the trust version the entry was made under."""
-        predicate = entry.predicate
-        version = predicate.observed.trust_version
-        if version not in self._keys:
-            self._keys[version] = [
-                (key_id(key), key, trust)
-                for trust in self._ground.trusts.get(version, ())
-                for key in trust.keys_of_role(CONTROLLER)
-                if not key.startswith("sk-")
-            ]
-        for known, key, trust in self._keys[version]:
-            if known == keyid and holds_controller(trust, key, predicate.at):
-                return key
-        raise Refused("envelope-signature", "the entry is signed by a key that is not the controller's then")
 
     def _stands(self, commit: Commit, added: Added) -> Place | None:
         """Where the entry stands, None where it cannot be folded; what is wrong with it there is found."""
@@ -433,7 +433,7 @@ class Walk:
         chain = RunChain(opened.path)
         self._holes.discard(opened.run)
         try:
-            files = [item for item in self._repo.files(oid, opened.path) if item[0].endswith(".dsse.json")]
+            files = [item for item in self._repo.files(oid, opened.path) if item[0].endswith(ENTRY)]
         except LockgateError:
             files = []
             self._holes.add(opened.run)

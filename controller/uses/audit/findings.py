@@ -90,6 +90,8 @@ RULES = {
     "trailers-mismatch": "invariant 8",
     "run-not-open": "invariant 8",
     "state-mismatch": "invariant 8",
+    "rules-unknown": "evidence 14",
+    "rules-rollback": "evidence 14",
 }
 """Which rule a code enforces: sections and numbers of the trust page, or an invariant of the project."""
 

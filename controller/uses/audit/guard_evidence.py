@@ -8,9 +8,10 @@ from controller.core.accept import MainState
 from controller.ledger.log import CHECKPOINT, origin_of
 from controller.uses.audit import main_audit, requests_audit
 from controller.uses.audit.coming import Coming
-from controller.uses.audit.evidence_walk import Edge, Facts, Ground, Walk, edge_at
+from controller.uses.audit.evidence_walk import Walk
 from controller.uses.audit.findings import Finding, rule_of
 from controller.uses.audit.transparency_audit import audit_transparency
+from controller.uses.audit.walked import Edge, Facts, Ground, edge_at
 from controller.uses.audit.whole_history import History
 from controller.uses.own import cursors_at
 from controller.uses.pinned import pinned_fault

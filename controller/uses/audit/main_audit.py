@@ -14,10 +14,10 @@ from controller.ledger.backing import lock_of
 from controller.ledger.canonical import digest
 from controller.ledger.fold import LockRecord
 from controller.uses.acknowledged import ACKNOWLEDGED, told
-from controller.uses.audit.evidence_walk import Facts
 from controller.uses.audit.findings import Finding, RefusedCommit, rule_of
 from controller.uses.audit.object_audit import unreadable
 from controller.uses.audit.observation import Observation
+from controller.uses.audit.walked import Facts
 from controller.uses.audit.whole_history import Answer, History
 from controller.uses.slots import slots_of
 

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from controller.errors import LockgateError
 from controller.ports import Repo
-from controller.uses.audit.evidence_walk import Facts
+from controller.uses.audit.walked import Facts
 
 
 class Observation:

@@ -15,8 +15,9 @@ from multiprocessing.connection import Connection, wait
 from controller.errors import LockgateError, Stalled
 from controller.ledger.log import CHECKPOINT
 from controller.ports import Repo
-from controller.uses.audit.evidence_walk import Edge, Facts, Ground, Walk, edge_at
+from controller.uses.audit.evidence_walk import Walk
 from controller.uses.audit.findings import Finding, rule_of
+from controller.uses.audit.walked import Edge, Facts, Ground, edge_at
 
 Progress = Callable[[int, int], None]
 SEGMENT = 400

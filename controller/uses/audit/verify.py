@@ -17,17 +17,18 @@ from controller.core.clocks import SKEW
 from controller.core.trust import TrustState, VerifySsh
 from controller.errors import Invalid, LockgateError, Refused
 from controller.ledger.log import CHECKPOINT, origin_of
+from controller.ledger.rules import UNKNOWN
 from controller.model.history import Commit, Tips
 from controller.model.trustroot import TrustRoot
 from controller.ports import Repo
 from controller.uses.audit import segments
-from controller.uses.audit.evidence_walk import Edge, Facts, Ground, edge_at
 from controller.uses.audit.findings import Finding, RefusedCommit, VerifyReport, rule_of
 from controller.uses.audit.main_audit import audit_main, judge
 from controller.uses.audit.past import Past, past_of
 from controller.uses.audit.requests_audit import audit_requests
 from controller.uses.audit.restart_audit import audit_restarts
 from controller.uses.audit.transparency_audit import audit_transparency, time_mark
+from controller.uses.audit.walked import Edge, Facts, Ground, edge_at
 from controller.uses.audit.whole_history import Answer, History
 from controller.uses.pinned import pinned_fault
 from controller.uses.rules.replay_checks import Ask
@@ -170,14 +171,16 @@ def _anew(look: _Look, run: str | None, since: str | None) -> Told:
         facts, found, edge = segments.walk(repo, ground, begin, last, _after(commits, last), look.progress)
         findings += found
     history = look.history(ground, facts, edge)
-    found, refused = _audit(history)
+    # What this program does not know may be the reason of anything on main: that it does not is what it says.
+    unknown = any(one.code == UNKNOWN for one in findings)
+    found, refused = _audit(history) if not unknown else ([], [])
     if broken is not None or since is not None:
         found = [finding for finding in found if finding.code not in NEEDS_ALL_EVIDENCE]
     findings += found
     if run is not None:
-        if run not in facts.run_ids:
+        if run not in facts.run_ids and not unknown:
             raise Invalid("run-not-found", f"there is no run {run}", cure="list them with `lockgate runs`")
-        findings = [finding for finding in findings if f"/{run}/" in finding.path or not finding.path]
+        findings = [f for f in findings if f"/{run}/" in f.path or not f.path or f.code == UNKNOWN]
     unique = tuple(dict.fromkeys(_in_order(findings, positions, commits)))
     report = _report(history, len(commits), refused, unique)
     return report, past_of(history, report, trust, objects)

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from controller.core.trust import CONTROLLER, TrustState
+from controller.errors import Refused
 from controller.ledger import fold
 from controller.ledger.append import RunChain, load
 from controller.ledger.log import Log
+from controller.ledger.rules import newer, unknown_entry
 from controller.model.entry import Accepted, Entry, EvidenceRestarted, MainAcknowledged, RequestJudged
+from controller.model.history import Change
+from controller.model.keys import key_id
 from controller.ports import Repo
+from controller.uses.own import claimed_rules
 from controller.uses.rules.replay_checks import Ask
+
+ENTRY = ".dsse.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +109,39 @@ def holds_controller(trust: TrustState, key: str, at: datetime) -> bool:
     """Whether `key` is the controller's at `at` under this trust."""
     name = trust.principal_of(key, at)
     return name is not None and trust.holds(name, CONTROLLER)
+
+
+class ControllerKeys:
+    """The controller's keys by trust version and key id."""
+
+    def __init__(self, trusts: Mapping[int, Sequence[TrustState]]) -> None:
+        self._trusts = trusts
+        self._known: dict[int, list[tuple[str, str, TrustState]]] = {}
+
+    def of(self, keyid: str, entry: Entry) -> str:
+        """The controller's key of that id under the trust version the entry was made under. Raises
+        Refused("envelope-signature")."""
+        version = entry.predicate.observed.trust_version
+        if version not in self._known:
+            self._known[version] = [
+                (key_id(key), key, trust)
+                for trust in self._trusts.get(version, ())
+                for key in trust.keys_of_role(CONTROLLER)
+                if not key.startswith("sk-")
+            ]
+        for known, key, trust in self._known[version]:
+            if known == keyid and holds_controller(trust, key, entry.predicate.at):
+                return key
+        raise Refused("envelope-signature", "the entry is signed by a key that is not the controller's then")
+
+
+def check_rules(repo: Repo, commit: str, changes: Sequence[Change]) -> None:
+    """Before anything else of a commit is looked at: its tree names rules that this program knows. Raises
+    Refused("rules-unknown")."""
+    rules = claimed_rules(repo, commit)
+    if newer(rules):
+        added = [change.path for change in changes if change.old is None and change.path.endswith(ENTRY)]
+        raise unknown_entry(rules, added[0] if added else fold.CURSORS)
 
 
 def blob_id(data: bytes) -> str:

@@ -10,8 +10,8 @@ from controller.core.trust import VerifySsh
 from controller.model.history import Tips
 from controller.model.trustroot import TrustRoot
 from controller.ports import Repo
-from controller.uses.audit.evidence_walk import Edge, Facts, Ground
 from controller.uses.audit.findings import Finding, RefusedCommit, TimeMark
+from controller.uses.audit.walked import Edge, Facts, Ground
 
 if TYPE_CHECKING:
     from controller.uses.audit.past import Past
