@@ -100,7 +100,7 @@ def _key(shop: Flow, agent: str) -> str:
 def _receipts(shop: Flow, folder: Path, run: str, root: list[str]) -> None:
     lockgate(shop, "receipt", "make", run, "--out", str(folder), *root)
     proofs = sorted(folder.glob("*.tlog-proof"))
-    assert len(proofs) == len([entry for entry in shop.entries() if entry["run"] == run])
+    assert len(proofs) == len([entry for entry in shop.entries() if entry.get("run") == run])
     lonely = folder.parent / "no-repository"
     lonely.mkdir()
     pinned = TrustRoot.load(shop.stage.trust_root)
