@@ -7,11 +7,13 @@ import inspect
 from ci.reference import schemas
 from ci.reference.markdown import cell, code, table
 from ci.reference.markdown import page as whole
+from controller.ledger.schemas import written_schema
 from controller.model import entry
 
 INTRO = """Every entry on the evidence branch is a DSSE envelope around an in-toto Statement whose predicate has
 the common fields below and the `detail` of its kind. Times are RFC 3339 in UTC with microseconds, digests
-`sha256:<hex>`, Git object ids bare hex. Source: `controller/model/entry.py` and the details it names."""
+`sha256:<hex>`, Git object ids bare hex. A member that is not required is left out where it says nothing; none is
+null. Source: `controller/model/entry.py` and the details it names."""
 
 
 def page() -> str:
@@ -20,11 +22,11 @@ def page() -> str:
         (f"[{kind}](#{kind})", "run" if kind in entry.RUN_KINDS else "event", code(entry.predicate_type(kind)))
         for kind in entry.KINDS
     ]
-    common = entry.Predicate.model_json_schema(by_alias=True)
+    common = written_schema(entry.Predicate)
     parts: dict[str, str] = {}
     sections = []
     for kind, model in entry.KINDS.items():
-        schema = model.model_json_schema(by_alias=True)
+        schema = written_schema(model)
         sections.append(f"## {kind}\n\n{_about(model)}\n\n{schemas.fields(schema)}")
         parts |= _parts(schema)
     parts |= _parts(common)

@@ -55,8 +55,8 @@ _W = TypeVar("_W", bound=Wire)
 
 
 class TargetState(Wire):
-    """What a target runs as far as its agent reported it; null digest after an order that it did not answer.
-    `healthy` is null when not known."""
+    """What a target runs as far as its agent reported it; no digest after an order that it did not answer.
+    `healthy` is absent when not known."""
 
     manifest_digest: Maybe[Sha256]
     run: str

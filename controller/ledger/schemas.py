@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from pydantic import BaseModel
+
 from controller.ledger.statement import statement_model
 from controller.model.entry import KINDS
 from controller.model.schema import DIALECT, schema_id
@@ -12,18 +14,20 @@ _NULL = {"type": "null"}
 
 
 def evidence_schema(kind: str) -> dict[str, Any]:
-    """The schema of the statements of one kind of entry; KeyError for a kind that does not exist.
-
-    Entries are written whole, so every field is required but those that may say nothing: these are left out then,
-    and never null.
-    """
-    generated = statement_model(kind).model_json_schema(by_alias=True, mode="serialization")
+    """The schema of the statements of one kind of entry; KeyError for a kind that does not exist."""
     return {
         "$schema": DIALECT,
         "$id": schema_id(f"evidence/{kind}"),
-        **_tidied(generated),
+        **written_schema(statement_model(kind)),
         "title": f"Evidence entry: {kind}",
     }
+
+
+def written_schema(model: type[BaseModel]) -> dict[str, Any]:
+    """The schema of what is written of a model: whole, so every field is required but those that may say nothing.
+    These are left out then, and never null."""
+    tidied: dict[str, Any] = _tidied(model.model_json_schema(by_alias=True, mode="serialization"))
+    return tidied
 
 
 def evidence_schemas() -> dict[str, dict[str, Any]]:

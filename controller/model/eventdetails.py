@@ -85,7 +85,7 @@ class LockMade(Wire):
 
 
 class TagMoved(Wire):
-    """A tag no longer names the digest that was locked; `found` is null when the tag is gone."""
+    """A tag no longer names the digest that was locked; `found` is absent when the tag is gone."""
 
     release: str
     component: str
@@ -130,7 +130,7 @@ class RequestJudged(Wire):
 
 
 class ReplayedDecision(Wire):
-    """One decision made again: the digest on record and the one that came out, null when it could not be made."""
+    """One decision made again: the digest on record and the one that came out, if one could be made."""
 
     sequence: int
     kind: str

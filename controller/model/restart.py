@@ -24,7 +24,7 @@ class VouchedLock(Wire):
 
 
 class VouchedRevert(Wire):
-    """A slot that the controller took back on main by a run whose record is lost; `blob` is null where the slot
+    """A slot that the controller took back on main by a run whose record is lost; `blob` is absent where the slot
     was removed."""
 
     run: str
@@ -42,7 +42,7 @@ class VouchedCommit(Wire):
 class Restart(Wire):
     """The `number`-th restart of a project's evidence.
 
-    `evidence` is the newest commit that survives, the branch's tip (null: nothing does), and `size` and `root`
+    `evidence` is the newest commit that survives, the branch's tip (absent: nothing does), and `size` and `root`
     (base64) are those of its log. `lost` is the tip that the controller remembers and misses, or its first
     characters. `main` is the commit up to which `locks`, `reverts` and `acknowledged` name what the controller and
     owners did about main and evidence no longer tells; `requests` the request up to which verdicts were given, be

@@ -131,7 +131,7 @@ class Ordered(Wire):
 
 
 class TargetResult(Wire):
-    """What became of one order. `report` is the digest of the agent's signed statement, null when none came;
+    """What became of one order. `report` is the digest of the agent's signed statement, absent when none came;
     `link` is the agent's signature over the in-toto link of a deployment that succeeded."""
 
     order: str
@@ -152,7 +152,7 @@ class Deployed(Wire):
 
 
 class Criterion(Wire):
-    """One criterion of a stage as it stood at the verdict. `value` is null when unknown."""
+    """One criterion of a stage as it stood at the verdict. `value` is absent when unknown."""
 
     name: str
     state: Literal["passed", "failed", "unknown"]
@@ -174,7 +174,7 @@ class Evaluated(Wire):
 
 
 class Control(Wire):
-    """An intervention: by a request, or by the controller itself (`request` null)."""
+    """An intervention: by a request, or by the controller itself (no `request`)."""
 
     verb: Literal["paused", "resumed", "retried", "aborted", "rollback"]
     request: Maybe[str]

@@ -165,6 +165,16 @@ def unasked_pause(home: Home) -> None:
     home.batch([home.story.draft("control", control, entry.run, entry.environment, entry.what)])
 
 
+def accept_no_request(home: Home) -> None:
+    entry = next(iter(home.ledger.open_entries.values()))[-1].predicate
+    commit, request = home.ask("pause", "dev", entry.run, "dave")
+    judged = home.story.judged(commit, request, home.actor("dave"))
+    control = e.Control(verb="paused", request=request.id, by="dave", reason=request.reason, code="requested")
+    paused = home.story.draft("control", control, entry.run, entry.environment, entry.what)
+    nameless = judged.model_copy(update={"detail": judged.detail.model_copy(update={"request": None})})
+    home.batch([nameless, paused])
+
+
 def other_gate_inputs(home: Home) -> None:
     drafts = home.story.run("dev", "shop-1")
     files = {"inputs/gates-01.json": canonical({"freeze": {"freezes": [], "more": 1}})}
@@ -273,7 +283,7 @@ def merge_commit(home: Home) -> None:
 
 
 TAMPERINGS: dict[str, tuple[Tamper, set[str]]] = {
-    "request of a stranger accepted": (accept_unauthorised, {"signer-unknown"}),
+    "request of a stranger accepted": (accept_unauthorised, {"signer-unknown", "request-mismatch"}),
     "requests branch deleted": (lose_requests, {"requests-rewound"}),
     "refused commit of main accepted": (accept_what_is_refused, {"main-not-accepted"}),
     "main force-pushed back": (rewind_main, {"main-not-accepted"}),
@@ -368,6 +378,7 @@ TAMPERINGS: dict[str, tuple[Tamper, set[str]]] = {
     "environment pinned that main never held": (softer_environment, {"pin-mismatch"}),
     "run of no promotion": (promoted_by_nobody, {"promotion-unbacked"}),
     "pause that nobody asked for": (unasked_pause, {"control-unbacked"}),
+    "accepted request that is not named": (accept_no_request, {"request-mismatch"}),
     "gate inputs exchanged": (other_gate_inputs, {"digest-mismatch"}),
     "gate inputs left out": (no_gate_inputs, {"digest-mismatch"}),
     "digests that no lock holds": (other_digests, {"lock-mismatch"}),

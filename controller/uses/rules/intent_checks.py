@@ -54,7 +54,11 @@ class Asked:
     def judged(self, entry: Entry, trusts: Sequence[TrustState]) -> Iterator[Problem]:
         """What the verdict on a request says and the request does not; `trusts` are those it was judged by."""
         detail, who = entry.detail, entry.predicate.who
-        if not isinstance(detail, RequestJudged) or detail.request is None:
+        if not isinstance(detail, RequestJudged):
+            return
+        if detail.request is None:
+            if detail.accepted:
+                yield REQUEST, entry.path, "it is accepted and names no request"
             return
         request = self._request(detail.commit)
         if request is None:
