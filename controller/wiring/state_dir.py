@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import os
+import time
 from pathlib import Path
-from typing import Final
+from typing import Final, TextIO
 
 from controller.errors import Unavailable
 
 LOCK: Final = "controller.lock"
+_TRIES, _PAUSE = 10, 0.05
+"""How often the lock is asked for, and the seconds between."""
 
 
 class StateDir:
     """Holds the directory from when it is made until `close`, or until the process ends however it may.
 
-    The lock is flock(2)'s: the kernel lets go of it with the process. A file system without such locks is lived in
-    unseen.
+    The lock is flock(2)'s: the kernel lets go of it with the process. A directory that cannot be written, and a
+    file system without such locks, is lived in unseen.
     """
 
     def __init__(self, path: Path) -> None:
         """Raises Unavailable("state-dir-unusable" | "state-dir-in-use")."""
+        self._lock: TextIO | None = None
         try:
             path.mkdir(parents=True, exist_ok=True)
-            self._lock = (path / LOCK).open("a+", encoding="ascii")
         except OSError as error:
             raise Unavailable(
                 "state-dir-unusable",
@@ -35,31 +37,34 @@ class StateDir:
                 got=error.strerror or "an error",
                 cure="give --state-dir a writable place with room",
             ) from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            with self._lock:
-                holder = _holder(self._lock.fileno())
-            raise Unavailable(
-                "state-dir-in-use",
-                "another controller works with this state directory",
-                where=str(path),
-                expected="a state directory of its own for each controller",
-                got=f"one that {holder} holds",
-                cure="stop that one first, or give --state-dir another directory",
-            ) from error
-        except OSError as error:
-            if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
-                raise
-        # Who holds it is for people only; a full disk must not keep a controller from starting.
+        # What the directory holds can be lost, so one that cannot be written keeps no controller from its work.
         with contextlib.suppress(OSError):
-            self._lock.truncate(0)
-            self._lock.write(f"{os.getpid()}\n")
-            self._lock.flush()
+            self._lock = os.fdopen(os.open(path / LOCK, os.O_RDONLY | os.O_CREAT, 0o644), encoding="ascii")
+            self._hold(self._lock, path)
+            (path / LOCK).write_text(f"{os.getpid()}\n", encoding="ascii")
+
+    def _hold(self, lock: TextIO, path: Path) -> None:
+        for _ in range(_TRIES):
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                time.sleep(_PAUSE)  # whoever only looks holds it for an instant
+        with lock:
+            holder = lock.read(32).strip()
+        raise Unavailable(
+            "state-dir-in-use",
+            "another controller works with this state directory",
+            where=str(path),
+            expected="a state directory of its own for each controller",
+            got=f"one that process {holder or '?'} holds",
+            cure="stop that one first, or give --state-dir another directory",
+        )
 
     def close(self) -> None:
         """Let another one in."""
-        self._lock.close()
+        if self._lock is not None:
+            self._lock.close()
 
 
 def lived_in(path: Path) -> bool:
@@ -75,8 +80,3 @@ def lived_in(path: Path) -> bool:
     finally:
         os.close(lock)
     return False
-
-
-def _holder(lock: int) -> str:
-    text = os.pread(lock, 32, 0).decode("ascii", "replace").strip()
-    return f"process {text}" if text.isdigit() else "another process"
