@@ -30,8 +30,16 @@ __all__ = [
 
 
 def genesis_state(history: History, root: TrustRoot) -> MainState:
-    """Main as it stands at the pinned genesis commit. Raises Refused("genesis-mismatch")."""
-    commit = history.commit(root.genesis)
+    """Main as it stands at the pinned genesis commit.
+
+    Raises Refused("genesis-mismatch"), also where no such commit is.
+    """
+    try:
+        commit = history.commit(root.genesis)
+    except Refused as error:
+        if error.code != "object-corrupt":
+            raise
+        raise other_project(root, "no such commit") from error
     paths = [change.path for change in history.changes(None, root.genesis)]
     strange = [path for path in paths if path != PROJECT_PATH and not path.startswith("trust/")]
     if commit.parents or strange or TRUST_PATH not in paths:
@@ -44,6 +52,18 @@ def genesis_state(history: History, root: TrustRoot) -> MainState:
             cure="use the trust-root.json that `lockgate init` wrote for this repository",
         )
     return MainState(accepted=root.genesis, trust=_trust_at(history, root.genesis))
+
+
+def other_project(root: TrustRoot, got: str) -> Refused:
+    """The refusal of a repository that is not the trust root's."""
+    return Refused(
+        "genesis-mismatch",
+        "the repository is not the one that the trust root names",
+        where=f"genesis {root.genesis[:12]}",
+        expected=f"the project {root.project} from that commit on",
+        got=got,
+        cure="use the trust-root.json of this repository, or the repository of this trust root",
+    )
 
 
 def resume_state(history: History, accepted: str, trust_version: int | None = None) -> MainState:

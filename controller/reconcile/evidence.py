@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 
-from controller.core.accept import genesis_state
+from controller.core.accept import genesis_state, other_project
 from controller.core.steps import UNBACKED, Step
 from controller.core.trust import TrustState, VerifySsh
 from controller.errors import Refused, Stalled
@@ -131,12 +131,7 @@ class Evidence:
     def _check_genesis(self) -> None:
         if self._rooted:
             return
-        try:
-            genesis_state(self._repo, self._root)
-        except Refused as error:
-            if error.code != "object-corrupt":
-                raise
-            raise _other_project(self._root, "no such commit") from error
+        genesis_state(self._repo, self._root)
         self._rooted = True
 
     def _line(self, tips: Tips, seen: str | None, known: TrustState | None, now: datetime) -> Line:
@@ -176,7 +171,7 @@ class Evidence:
         reaches the checkpoint that the trust root pins."""
         cursors = cursors_at(self._repo, good)
         if (cursors.project, cursors.genesis) != (self._root.project, self._root.genesis):
-            raise _other_project(self._root, f"evidence of {cursors.project} from {cursors.genesis[:12]}")
+            raise other_project(self._root, f"evidence of {cursors.project} from {cursors.genesis[:12]}")
         if seen is not None:
             return
         self._unremembered = True
@@ -196,17 +191,6 @@ def _holds(repo: Repo, old: str, new: str) -> bool:
         return repo.is_ancestor(old, new)
     except Refused:
         return False
-
-
-def _other_project(root: TrustRoot, got: str) -> Refused:
-    return Refused(
-        "genesis-mismatch",
-        "the repository is not the one that the trust root names",
-        where=f"genesis {root.genesis[:12]}",
-        expected=f"the project {root.project} from that commit on",
-        got=got,
-        cure="use the trust-root.json of this repository, or the repository of this trust root",
-    )
 
 
 def _missing(root: TrustRoot, seen: str | None, got: str) -> Stalled:

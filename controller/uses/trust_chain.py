@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from controller.core.accept import genesis_state
 from controller.core.chain import Chain, ChainLink, tree_entries
 from controller.core.trust import TrustState, VerifySsh, check_successor
 from controller.errors import LockgateError, Refused
@@ -29,6 +30,7 @@ def trust_history(
     repo: Repo, root: TrustRoot, tip: str, verify_ssh: VerifySsh
 ) -> list[tuple[ChainLink, TrustState]]:
     """Each link of the chain with the state it leads to, oldest first. Raises as `build_chain` does."""
+    genesis_state(repo, root)
     commits = [commit.id for commit in repo.first_parents(tip, root.genesis)]
     chains = _chains(repo, root, commits, verify_ssh)
     current = repo.file(tip, TRUST_PATH)

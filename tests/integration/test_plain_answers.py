@@ -121,3 +121,5 @@ def test_a_repository_that_is_not_the_trust_roots_is_called_that(project: Projec
         done = project.run("-o", "json", "verify", "--trust-root", str(project.root), repo=stranger)
         assert done.returncode == 1
         assert [found["code"] for found in json.loads(done.stdout)["findings"]] == ["genesis-mismatch"]
+        said = project.run("trust", "allowed-signers", "--trust-root", str(project.root), repo=stranger)
+        assert said.returncode == 1 and "genesis-mismatch: the repository is not the one" in said.stderr

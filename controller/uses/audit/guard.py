@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from functools import cached_property
 
-from controller.core.accept import MainState, Step, Terms, genesis_state, judge_main, resume_state
+from controller.core.accept import MainState, Step, Terms, genesis_state, judge_main, other_project, resume_state
 from controller.core.incoming import RefUpdate, check_names
 from controller.core.trust import TrustState
 from controller.errors import LockgateError, Refused
@@ -53,20 +53,10 @@ def guard(
 def prime(repo: Repo, root: TrustRoot, means: Means) -> None:
     """See that the repository is the trust root's, and remember where trust changed, so that the first push need
     not walk history. Raises Refused("genesis-mismatch")."""
-    rooted(repo, root)
+    genesis_state(repo, root)
     main = repo.observe().main
     if main is not None:
         _trust_commits(repo, root, main, means.memory)
-
-
-def rooted(repo: Repo, root: TrustRoot) -> MainState:
-    """Main at the pinned genesis. Raises Refused("genesis-mismatch"), also where no such commit is."""
-    try:
-        return genesis_state(repo, root)
-    except Refused as error:
-        if error.code != "object-corrupt" or error.where != root.genesis:
-            raise
-        raise _other_project(root, "no such commit") from error
 
 
 class _Push:
@@ -79,7 +69,7 @@ class _Push:
         self._now = now.replace(microsecond=0)
         self._incoming = incoming
         self._before = repo.observe()
-        self._genesis = rooted(repo, root)
+        self._genesis = genesis_state(repo, root)
 
     def judge(self, ref: str) -> list[Refused]:
         refs, update = self._root.refs, self._incoming[ref]
@@ -267,19 +257,8 @@ def _leads(repo: Repo, tip: str, old: str) -> bool:
 def _from_genesis(repo: Repo, root: TrustRoot, tip: str) -> list[str]:
     chain = repo.chain(tip)
     if root.genesis not in chain:
-        raise _other_project(root, f"a main that begins with {chain[0][:12]}")
+        raise other_project(root, f"a main that begins with {chain[0][:12]}")
     return chain[chain.index(root.genesis) + 1 :]
-
-
-def _other_project(root: TrustRoot, got: str) -> Refused:
-    return Refused(
-        "genesis-mismatch",
-        "the repository is not the one that the trust root names",
-        where=root.refs.main,
-        expected=f"the project {root.project} from commit {root.genesis[:12]} on",
-        got=got,
-        cure="use the trust-root.json of this repository",
-    )
 
 
 def _trust_blob(repo: Repo, commit: str) -> str | None:
