@@ -134,7 +134,10 @@ def evaluate(
     if states == {"passed"}:
         return StageVerdict("passed", tuple(criteria), None)
     if late and healthy.state != "passed":
-        return StageVerdict("failed", (healthy.model_copy(update={"state": "failed"}), *criteria[1:]), None)
+        text = f"{healthy.message} at the deadline"
+        return StageVerdict(
+            "failed", (healthy.model_copy(update={"state": "failed", "message": text}), *criteria[1:]), None
+        )
     if late:
         return StageVerdict("unknown", tuple(criteria), None, _on_no_data(criteria, metrics))
     return StageVerdict(None, tuple(criteria), min(deadline, window.now + window.interval))

@@ -325,6 +325,8 @@ def judge_stage(desk: Desk, run: Run) -> bool:
         statements=digest(lines),
     )
     text = f"stage {run.stage + 1}: {chosen}"
+    if chosen == "unknown":
+        text += " at the deadline"
     if chosen != "passed":
         text += f", {decisive(verdict.criteria)}"
     desk.record(

@@ -235,7 +235,7 @@ def after_end(run: Run) -> str:
         "rejected": f"settle it with {run.rejection.principal if run.rejection else 'the reviewer'}, then {again}",
         "expired": again,
         "aborted": f"{again}; targets that were touched: lockgate targets {run.id}",
-        "rolled_back": f"mend it, release it under a new name, then {again}",
+        "rolled_back": f"mend the release under a new name, or what its targets met, then {again}",
         "rollback_failed": f"see lockgate targets {run.id}; mend the targets or promote a good release",
     }.get(run.phase, again)
 
@@ -384,10 +384,9 @@ def _orders(found: View, run: Run, what: str) -> Iterator[Blocker]:
     refusing = [f"{name} ({refused[name]})" for name in names if refused.get(name) in _OWN]
     if refusing:
         text += f"; {', '.join(refusing)} refuses it: see its journal"
-    cure = (
-        f"see that the agents run; without a report by {_hhmm(run.ordered.deadline)} the target counts as failed"
-    )
-    yield Blocker("targets", "report-pending", text, run.ordered.deadline, cure)
+    deadline = run.order_deadline or run.ordered.deadline
+    cure = f"see that the agents run; without a report by {_hhmm(deadline)} the target counts as failed"
+    yield Blocker("targets", "report-pending", text, deadline, cure)
 
 
 def _evaluating(found: View, run: Run) -> Iterator[Blocker]:

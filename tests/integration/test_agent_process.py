@@ -250,6 +250,26 @@ def test_services_outlive_their_agent_and_are_adopted_and_supervised(world: Worl
     assert "service-ended" in again.codes()
 
 
+def test_a_service_that_has_just_been_restarted_is_waited_for(world: World) -> None:
+    """An order for what runs already says how it is once it had its time to start, not in the midst of it."""
+    world.declare("web-1")
+    slow = {"server.py": b"import time; time.sleep(1)\n" + service("slow")["server.py"]}
+    image = world.image("api", "v1", slow)
+    agent = world.agent("web-1")
+    world.deploy("web-1", {"api": component(image)})
+    before = _pid(agent.directory)
+    with pytest.raises(OSError):
+        fetch(agent.endpoint("api") + "/crash")
+    until("a restart", lambda: _pid(agent.directory) != before)
+    report = world.deploy("web-1", {"api": component(image)})
+    assert (report.status, report.healthy) == ("succeeded", True)
+    assert len(_processes_in(agent.directory)) == 1
+
+
+def _pid(directory: Path) -> int:
+    return int(json.loads((directory / "services.json").read_bytes())["current"]["api"]["pid"])
+
+
 def _answers(url: str) -> bool:
     try:
         return bool(fetch(url))

@@ -133,6 +133,10 @@ def test_what_cannot_be_pulled_is_rolled_back_and_the_former_version_runs_on(tmp
             registry.faults.clear()
             assert _results(shop, name) == [("failed", code)], version
             assert state["release"] == former and _runs(shop) == before, version
+        advice = json.loads(shop.asks("-o", "json", "why", "dev"))["blockedBy"][0]["unblock"]
+        assert "or what its targets met, then lockgate promote dev RELEASE" in advice
+        shop.promote("dev", name)
+        shop.ends("dev", name, "completed")
         shop.deploy("dev", "1.2.0")
         shop.check_dense()
         shop.verify()

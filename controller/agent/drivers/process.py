@@ -247,18 +247,31 @@ class ProcessDriver:
         reached("agent-start-before")
         self._drop_candidates()
         fresh: dict[str, Service] = {}
+        kept: dict[str, Service] = {}
         try:
             for name, service in wanted.items():
                 current = self._services.current.get(name)
                 if current is not None and current.same_workload(service) and current.alive():
+                    kept[name] = current
                     continue
                 fresh[name] = self._start_healthy(service, until, steps)
                 steps.note(f"started {name} as process {fresh[name].pid} on {fresh[name].ports}")
+            for name, current in kept.items():
+                if not self._stays(current, until, steps):
+                    fresh[name] = self._start_healthy(wanted[name], until, steps)
+                    steps.note(f"started {name} again as process {fresh[name].pid} on {fresh[name].ports}")
         except (LockgateError, OSError):
             self._drop_candidates()
             raise
         reached("agent-start-after")
         return fresh
+
+    def _stays(self, service: Service, until: float, steps: Steps) -> bool:
+        """Whether a service that is ordered again lives on. One that has just been started gets the time to become
+        healthy; one that stays sick is kept, and the report says how it is."""
+        if not service.healthy():
+            self._becomes_healthy(service, service.spec(), min(until, time.monotonic() + START_SECONDS), steps)
+        return service.alive()
 
     def _drop_candidates(self) -> None:
         """End what was started and never switched to."""
