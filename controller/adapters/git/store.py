@@ -49,7 +49,7 @@ def corrupt(oid: str, got: str) -> Refused:
 class ObjectStore:
     """The objects below one git directory."""
 
-    def __init__(self, gitdir: Path, *, commits: int = 5_000, entries: int = 100_000) -> None:
+    def __init__(self, gitdir: Path, *, commits: int = 5_000, entries: int = 32_000) -> None:
         self.gitdir = gitdir
         self.written = 0
         """Packs written since the last look. Each is open, also when a repack has taken it away."""
