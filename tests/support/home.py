@@ -92,6 +92,9 @@ class OfPeople:
         return False
 
 
+PROJECT = b"apiVersion: lockgate.dev/v1\nkind: Project\nmetadata: {name: shop}\nspec: {}\n"
+
+
 class Home:
     """`write` appends drafts as the controller does; `commit` appends to any branch as anybody does."""
 
@@ -111,7 +114,7 @@ class Home:
         keys = {name: signer.public_key for name, signer in self.people.items()}
         self.trust: dict[str, object] = {"keys": keys, "paths": PATHS, "actions": ACTIONS, **trust}
         document = yaml.safe_dump(trust_document(**self.trust), sort_keys=False).encode()  # type: ignore[arg-type]
-        files: dict[str, bytes | None] = {"trust/trust.yaml": document, "lockgate.yaml": b"kind: Project\n"}
+        files: dict[str, bytes | None] = {"trust/trust.yaml": document, "lockgate.yaml": PROJECT}
         self.at = START - timedelta(days=1)
         self.tips: dict[str, str | None] = {}
         self.landed = self.asked = 0
