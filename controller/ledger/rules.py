@@ -15,7 +15,10 @@ RULES: Final = 1
 """The rules that this program decides and writes by; it knows these and all before them."""
 UNKNOWN: Final = "rules-unknown"
 ROLLBACK: Final = "rules-rollback"
-_CURE: Final = "use a version of Lockgate that knows them; this one neither adds to that evidence nor judges it"
+_CURE: Final = (
+    "use a version of Lockgate that knows them: this one neither adds to that evidence nor judges what comes "
+    "after; if none does, somebody misuses the controller's key"
+)
 
 
 def claimed(data: bytes) -> dict[str, Any]:

@@ -2,27 +2,86 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+import json
+import os
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Protocol
 
 from controller.core.absence import Absence
 
 REJOIN = timedelta(seconds=10)
 """How long agents may take to find a controller that was started anew: they try at least every 7.5 s."""
+SLOW = timedelta(seconds=5)
+"""A look at the origin that takes so long was an outage, whatever it saw in the end."""
+
+
+class Presence(Protocol):
+    """What is kept of a controller's attendance for the one that comes after it."""
+
+    def last_pass(self) -> datetime | None: ...
+    def absences(self) -> tuple[Absence, ...]: ...
+    def remember_pass(self, at: datetime, absences: tuple[Absence, ...]) -> None: ...
+
+
+class FilePresence:
+    """One file in the state directory: its time is that of the last pass, its content the absences that open runs
+    met. Losing it loses the knowledge of both, and stages may then be failed for what nobody looked at."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self._path = state_dir / "last-pass"
+        self._kept: str | None = None
+
+    def last_pass(self) -> datetime | None:
+        """When a pass last got through, if any did."""
+        try:
+            return datetime.fromtimestamp(self._path.stat().st_mtime, UTC)
+        except OSError:
+            return None
+
+    def absences(self) -> tuple[Absence, ...]:
+        """What the former process kept; nothing where that cannot be read."""
+        try:
+            pairs = json.loads(self._path.read_text(encoding="ascii"))
+            found = tuple(Absence(*map(datetime.fromisoformat, pair)) for pair in pairs)
+            return found if all(one.since.tzinfo and one.until.tzinfo for one in found) else ()
+        except (OSError, ValueError, TypeError):
+            return ()
+
+    def remember_pass(self, at: datetime, absences: tuple[Absence, ...]) -> None:
+        """Keep that a pass got through; where nothing else is new, that is the file's time alone: no write."""
+        text = json.dumps([[one.since.isoformat(), one.until.isoformat()] for one in absences]) + "\n"
+        stamp = int(at.timestamp() * 1e9)
+        try:
+            if text != self._kept or not self._path.exists():
+                fresh = self._path.with_name(self._path.name + ".new")
+                fresh.write_text(text, encoding="ascii")
+                fresh.replace(self._path)
+                self._kept = text
+            os.utime(self._path, ns=(stamp, stamp))
+        except OSError:
+            return
 
 
 class Attendance:
-    """Keeps the absences that open runs may have met."""
+    """Knows the absences that open runs may have met, those of former processes among them."""
 
-    def __init__(self, before: datetime | None) -> None:
-        self._away = before
+    def __init__(self, presence: Presence) -> None:
+        self._presence = presence
+        self._away = presence.last_pass()
         """Since when it is away; None while it is there, and when a new process does not know it."""
         self._new = True
-        self._absences: tuple[Absence, ...] = ()
+        self._absences = presence.absences()
 
     def away(self, since: datetime) -> None:
-        """Nothing can be recorded since then."""
+        """Nothing could be looked at, or recorded, since then."""
         if not self._new and self._away is None:
             self._away = since
+
+    def looked(self, begun: datetime, ended: datetime) -> None:
+        """The origin was asked at `begun` and had answered at `ended`."""
+        if ended - begun > SLOW:
+            self.away(begun)
 
     def absences(self, now: datetime, last: datetime | None) -> tuple[Absence, ...]:
         """The absences until now. A process that does not know when the former one ended goes by the `last`
@@ -38,3 +97,4 @@ class Attendance:
         known = self.absences(now, None)
         self._absences = tuple(one for one in known if oldest is not None and one.until > oldest)
         self._away, self._new = None, False
+        self._presence.remember_pass(now, self._absences)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
@@ -23,21 +22,17 @@ from controller.uses.slots import slots_of
 
 
 class Memory(Protocol):
-    """What the controller remembers outside Git: how far evidence had once come, and when it was last there."""
+    """What the controller remembers outside Git: only that evidence once existed, and how far it had come."""
 
     def evidence_seen(self) -> str | None: ...
     def remember_evidence(self, tip: str) -> None: ...
-    def last_pass(self) -> datetime | None: ...
-    def remember_pass(self, at: datetime) -> None: ...
 
 
 class FileMemory:
-    """The memory in the state directory; losing it loses the protection against a deleted branch, and knowledge of
-    how long no controller was there."""
+    """The memory in the state directory; losing it loses the protection against a deleted branch only."""
 
     def __init__(self, state_dir: Path) -> None:
         self._path = state_dir / "evidence-tip"
-        self._pass = state_dir / "last-pass"
 
     def evidence_seen(self) -> str | None:
         """The newest evidence tip this controller has seen, if any."""
@@ -50,22 +45,6 @@ class FileMemory:
         """Keep the tip. A full disk only makes this memory older."""
         try:
             self._path.write_text(tip + "\n")
-        except OSError:
-            return
-
-    def last_pass(self) -> datetime | None:
-        """When a pass last got through, if any did."""
-        try:
-            return datetime.fromtimestamp(self._pass.stat().st_mtime, UTC)
-        except OSError:
-            return None
-
-    def remember_pass(self, at: datetime) -> None:
-        """Keep that a pass got through: the time of the file, which costs no write that waits."""
-        stamp = int(at.timestamp() * 1e9)
-        try:
-            self._pass.touch()
-            os.utime(self._pass, ns=(stamp, stamp))
         except OSError:
             return
 

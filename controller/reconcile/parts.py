@@ -9,6 +9,7 @@ from datetime import timedelta
 from controller.core.artifacts import Templates
 from controller.model.trustroot import TrustRoot
 from controller.ports import AgentHub, Clock, Repo, Signer
+from controller.reconcile.attendance import Presence
 from controller.reconcile.logbook import LogBook
 from controller.reconcile.observing import Memory
 from controller.reconcile.questions import Questions
@@ -27,6 +28,7 @@ class Parts:
     questions: Questions
     reader: Reader
     memory: Memory
+    presence: Presence
     templates: Templates
     verify_ssh: Callable[[str, bytes, str], str]
     log: LogBook

@@ -61,7 +61,7 @@ class Reconciler:
         self.intent: Intent | None = None
         self.runs: dict[str, Run] = {}
         self.documents: dict[str, RunDocuments] = {}
-        self.attendance = Attendance(parts.memory.last_pass())
+        self.attendance = Attendance(parts.presence)
         self._actor = Actor(parts)
         self._visible = Visible(parts.repo, parts.log)
         self._requests_seen: dict[str, datetime] = {}
@@ -84,18 +84,21 @@ class Reconciler:
     def reconcile(self) -> Outcome:
         """One pass. Raises Conflict when a rival was first (just run another), Unavailable when the origin does
         not answer, Stalled when a person must act."""
+        begun = self.parts.clock.now()
         try:
             outcome = self._pass()
         except Conflict:
             raise
         except Exception:
-            self.attendance.away(self.parts.clock.now())
+            self.attendance.away(begun)
             raise
         self._attend()
         return outcome
 
     def _pass(self) -> Outcome:
+        begun = self.parts.clock.now()
         tips = self.observe()
+        self.attendance.looked(begun, self.parts.clock.now())
         if self.nothing_new(tips):
             return Outcome(True, self._next_look)
         self._seen = self._signature(tips)
@@ -247,7 +250,6 @@ class Reconciler:
         now = self.parts.clock.now()
         oldest = min((run.opened_at for run in self.runs.values()), default=None)
         self.attendance.there(now, oldest)
-        self.parts.memory.remember_pass(now)
 
     def unanswered(self) -> tuple[Unanswered, ...]:
         """What the last pass that got through needed to know and nobody could tell; callable from any thread."""

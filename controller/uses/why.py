@@ -386,6 +386,7 @@ def _orders(found: View, run: Run, what: str) -> Iterator[Blocker]:
         text += f"; {', '.join(refusing)} refuses it: see its journal"
     deadline = run.order_deadline or run.ordered.deadline
     cure = f"see that the agents run; without a report by {_hhmm(deadline)} the target counts as failed"
+    cure += ", later by as long as the controller was away"
     yield Blocker("targets", "report-pending", text, deadline, cure)
 
 

@@ -39,7 +39,7 @@ class StateDir:
             ) from error
         # What the directory holds can be lost, so one that cannot be written keeps no controller from its work.
         with contextlib.suppress(OSError):
-            self._lock = os.fdopen(os.open(path / LOCK, os.O_RDONLY | os.O_CREAT, 0o644), encoding="ascii")
+            self._lock = _opened(path / LOCK)
             self._hold(self._lock, path)
             (path / LOCK).write_text(f"{os.getpid()}\n", encoding="ascii")
 
@@ -65,6 +65,15 @@ class StateDir:
         """Let another one in."""
         if self._lock is not None:
             self._lock.close()
+
+
+def _opened(path: Path) -> TextIO:
+    """The lock's file; for writing where that is allowed, since a lock that excludes others needs it over NFS."""
+    try:
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError:
+        file = os.open(path, os.O_RDONLY)
+    return os.fdopen(file, encoding="ascii")
 
 
 def lived_in(path: Path) -> bool:

@@ -92,6 +92,23 @@ def test_an_outage_longer_than_a_stage_may_last_takes_no_sound_release_back(hast
     hasty.verify()
 
 
+def test_a_restart_after_an_outage_does_not_forget_it(hasty: Flow) -> None:
+    name, deadline = _ordered(hasty, "1.1.0")
+    away = hasty.stage.origin.with_name("away.git")
+    hasty.stage.origin.rename(away)
+    try:
+        hasty.says("origin-unavailable")
+        _passes(deadline + timedelta(seconds=2))
+    finally:
+        away.rename(hasty.stage.origin)
+    hasty.says("")
+    hasty.kill_controller()
+    hasty.processes.start_controller(poll="1s")
+    hasty.ends("dev", name, "completed")
+    hasty.check_dense()
+    hasty.verify()
+
+
 def test_a_controller_away_for_longer_than_a_stage_may_last_takes_no_sound_release_back(hasty: Flow) -> None:
     name, deadline = _ordered(hasty, "1.1.0")
     hasty.kill_controller()

@@ -233,7 +233,7 @@ def unwritable(path: Path, error: OSError) -> Unavailable:
         where=str(path),
         expected="room and the right to write",
         got=error.strerror or type(error).__name__,
-        cure="free space or mend the permissions; it is tried again",
+        cure="free space or mend the permissions; a controller that runs tries again by itself",
         retry_after=5.0,
     )
 

@@ -256,7 +256,8 @@ class ProcessDriver:
                     continue
                 fresh[name] = self._start_healthy(service, until, steps)
                 steps.note(f"started {name} as process {fresh[name].pid} on {fresh[name].ports}")
-            for name, current in kept.items():
+            # What depends on something that is replaced now may be sick until it is: nothing waits for that.
+            for name, current in kept.items() if not fresh else ():
                 if not self._stays(current, until, steps):
                     fresh[name] = self._start_healthy(wanted[name], until, steps)
                     steps.note(f"started {name} again as process {fresh[name].pid} on {fresh[name].ports}")
@@ -267,10 +268,11 @@ class ProcessDriver:
         return fresh
 
     def _stays(self, service: Service, until: float, steps: Steps) -> bool:
-        """Whether a service that is ordered again lives on. One that has just been started gets the time to become
-        healthy; one that stays sick is kept, and the report says how it is."""
-        if not service.healthy():
-            self._becomes_healthy(service, service.spec(), min(until, time.monotonic() + START_SECONDS), steps)
+        """Whether a service that is ordered again lives on. One that has just been started gets the rest of a new
+        one's time to become healthy; one that stays sick is kept, and the report says how it is."""
+        left = START_SECONDS - processes.age(service.proc)
+        if left > 0 and not service.healthy():
+            self._becomes_healthy(service, service.spec(), min(until, time.monotonic() + left), steps)
         return service.alive()
 
     def _drop_candidates(self) -> None:

@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,11 @@ def identify(pid: int) -> Proc | None:
         return None
     fields = raw.rpartition(")")[2].split()
     return None if fields[0] in "ZX" else Proc(pid, int(fields[19]))
+
+
+def age(proc: Proc) -> float:
+    """Seconds since the process was started, also while this machine slept (CLOCK_BOOTTIME, as its start)."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - proc.start / os.sysconf("SC_CLK_TCK")
 
 
 def alive(proc: Proc) -> bool:

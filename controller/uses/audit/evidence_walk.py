@@ -91,8 +91,9 @@ class Walk:
                 self._step(oid)
             except (Refused, Invalid) as error:
                 if error.code == UNKNOWN:
-                    # Nothing from here on is for this program to judge: that is all there is to say.
-                    self._give_up_foreign()
+                    # Nothing from here on is for this program to judge, also not whether it repairs what stands
+                    # before it: that is all there is to say.
+                    self._foreign = []
                     self._find(UNKNOWN, oid, error.where, error.what)
                     return Edge(self._state.forget_written(), self._log.edge, self._chains)
                 if error.where not in self._damaged:
