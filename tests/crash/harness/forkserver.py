@@ -68,10 +68,17 @@ class Forked:
 
     def ended(self) -> bool:
         """Whether it has ended; its status is then known."""
-        if self.status is None and select.select([self._handle], [], [], 0)[0]:
+        if self.status is None and self._ends(0):
             self.status = self._forks.wait(self.pid)
             os.close(self._handle)
         return self.status is not None
+
+    def _ends(self, seconds: float) -> bool:
+        """Whether it ends within so long. By poll: select knows no file above 1,024, and a worker of a whole run
+        holds more."""
+        poller = select.poll()
+        poller.register(self._handle, select.POLLIN)
+        return bool(poller.poll(seconds * 1000))
 
     def send(self, number: int) -> None:
         """Send a signal and go on."""
@@ -81,7 +88,7 @@ class Forked:
         """Send a signal and wait for the end."""
         if not self.ended():
             self.send(number)
-            select.select([self._handle], [], [], 20)
+            self._ends(20)
             assert self.ended(), "the controller does not end"
         assert self.status is not None
         return self.status
