@@ -6,7 +6,6 @@ import json
 import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Protocol
 
 from controller.core.absence import Absence
 
@@ -16,17 +15,11 @@ SLOW = timedelta(seconds=5)
 """A look at the origin that takes so long was an outage, whatever it saw in the end."""
 
 
-class Presence(Protocol):
-    """What is kept of a controller's attendance for the one that comes after it."""
+class Presence:
+    """What is kept of a controller's attendance for the one that comes after it: a file in the state directory.
 
-    def last_pass(self) -> datetime | None: ...
-    def absences(self) -> tuple[Absence, ...]: ...
-    def remember_pass(self, at: datetime, absences: tuple[Absence, ...]) -> None: ...
-
-
-class FilePresence:
-    """One file in the state directory: its time is that of the last pass, its content the absences that open runs
-    met. Losing it loses the knowledge of both, and stages may then be failed for what nobody looked at."""
+    Its time is that of the last pass, its content the absences that open runs met. Losing it loses both, and
+    stages may then be failed for what nobody looked at."""
 
     def __init__(self, state_dir: Path) -> None:
         self._path = state_dir / "last-pass"

@@ -86,7 +86,7 @@ class Reconciler:
         not answer, Stalled when a person must act."""
         begun = self.parts.clock.now()
         try:
-            outcome = self._pass()
+            outcome = self._pass(begun)
         except Conflict:
             raise
         except Exception:
@@ -95,8 +95,7 @@ class Reconciler:
         self._attend()
         return outcome
 
-    def _pass(self) -> Outcome:
-        begun = self.parts.clock.now()
+    def _pass(self, begun: datetime) -> Outcome:
         tips = self.observe()
         self.attendance.looked(begun, self.parts.clock.now())
         if self.nothing_new(tips):

@@ -33,7 +33,7 @@ from controller.model.order import Report
 from controller.model.restart import RestartProof
 from controller.model.trustroot import TrustRoot
 from controller.ports import Clock, Registry, Signer
-from controller.reconcile.attendance import FilePresence
+from controller.reconcile.attendance import Presence
 from controller.reconcile.logbook import LogBook
 from controller.reconcile.observing import FileMemory
 from controller.reconcile.parts import Parts
@@ -119,7 +119,7 @@ class Controller:
                 questions=self.questions,
                 reader=reader,
                 memory=FileMemory(settings.state_dir),
-                presence=FilePresence(settings.state_dir),
+                presence=Presence(settings.state_dir),
                 templates=Templates(artifact_templates()),
                 verify_ssh=sshsig.verify,
                 log=self.log,

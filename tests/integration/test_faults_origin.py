@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from controller.adapters.clock import SystemClock
 from controller.wiring.controller import Controller, ControllerSettings
 from controller.wiring.people import Person, commit_on
 from tests.support.flow import Flow, flow, strategy
@@ -34,16 +36,23 @@ def _goes_on(shop: Flow, version: str) -> None:
     shop.verify()
 
 
-def test_an_origin_that_vanishes_and_comes_back(shop: Flow) -> None:
-    shop.start()
-    shop.deploy("dev", "1.0.0")
+@contextlib.contextmanager
+def _gone(shop: Flow) -> Iterator[None]:
+    """The origin is not there, as when its disk is not mounted."""
     away = shop.stage.origin.with_name("away.git")
     shop.stage.origin.rename(away)
     try:
-        said = shop.says("origin-unavailable")
-        assert said["state"] == "unavailable" and "check the path" in said["message"]
+        yield
     finally:
         away.rename(shop.stage.origin)
+
+
+def test_an_origin_that_vanishes_and_comes_back(shop: Flow) -> None:
+    shop.start()
+    shop.deploy("dev", "1.0.0")
+    with _gone(shop):
+        said = shop.says("origin-unavailable")
+        assert said["state"] == "unavailable" and "check the path" in said["message"]
     shop.says("")
     _goes_on(shop, "1.1.0")
 
@@ -81,26 +90,53 @@ def _passes(instant: datetime) -> None:
 
 def test_an_outage_longer_than_a_stage_may_last_takes_no_sound_release_back(hasty: Flow) -> None:
     name, deadline = _ordered(hasty, "1.1.0")
-    away = hasty.stage.origin.with_name("away.git")
-    hasty.stage.origin.rename(away)
-    try:
+    with _gone(hasty):
         _passes(deadline + timedelta(seconds=2))
-    finally:
-        away.rename(hasty.stage.origin)
     hasty.ends("dev", name, "completed")
     hasty.check_dense()
     hasty.verify()
 
 
+class Late(SystemClock):
+    """Every look at it is a minute after the one before, as if whatever was done between had hung."""
+
+    def __init__(self) -> None:
+        self.at = super().now()
+
+    def now(self) -> datetime:
+        self.at += timedelta(minutes=1)
+        return self.at
+
+
+def test_an_outage_begins_when_the_pass_began_that_met_it(shop: Flow) -> None:
+    clock = Late()
+    settings = ControllerSettings(
+        repo=str(shop.stage.origin),
+        trust_root=shop.stage.trust_root,
+        signing_key=shop.stage.keys / "controller",
+        state_dir=shop.stage.state,
+        images=shop.stage.images,
+    )
+    shop.start()
+    shop.deploy("dev", "1.0.0")
+    shop.stop_controller()
+    controller = Controller(settings, clock)
+    try:
+        assert controller.loop.pass_once() is not None
+        with _gone(shop):
+            before = clock.at
+            assert controller.loop.pass_once() is None
+        met = controller.reconciler.attendance.absences(clock.at, None)[-1]
+        assert (met.since, met.until) == (before + timedelta(minutes=1), clock.at)
+    finally:
+        controller.close()
+
+
 def test_a_restart_after_an_outage_does_not_forget_it(hasty: Flow) -> None:
     name, deadline = _ordered(hasty, "1.1.0")
-    away = hasty.stage.origin.with_name("away.git")
-    hasty.stage.origin.rename(away)
-    try:
+    with _gone(hasty):
         hasty.says("origin-unavailable")
         _passes(deadline + timedelta(seconds=2))
-    finally:
-        away.rename(hasty.stage.origin)
     hasty.says("")
     hasty.kill_controller()
     hasty.processes.start_controller(poll="1s")

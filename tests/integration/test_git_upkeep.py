@@ -146,6 +146,14 @@ def test_a_controller_that_runs_for_long_lets_go_of_packs_that_were_repacked(
     assert 0 < most < 300, "the limit of a process is often 1024 files"
 
 
+def test_a_closed_repository_holds_no_files(repo: GitRepo, signer: FileSigner, bare: Path) -> None:
+    tip = repo.append("main", None, [entry(0)], signer)[-1]
+    assert list(repo.files(tip))
+    assert held(bare) > 0
+    repo.close()
+    assert held(bare) == 0
+
+
 def test_of_many_writers_at_once_each_swap_has_one_winner(bare: Path, signer: FileSigner, tmp_path: Path) -> None:
     wins: list[str] = []
 

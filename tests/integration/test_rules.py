@@ -139,6 +139,18 @@ def test_a_controller_adds_nothing_to_what_it_does_not_know(site: Site, under: U
     assert site.verify().verified
 
 
+def test_what_newer_rules_repaired_is_no_finding_of_its_own(site: Site, under: Under) -> None:
+    assert site.settle() == ""
+    tip = site.tip()
+    site.push(site.tree(tip, {"junk": ("100644", site.blob(b"junk"))}), tip)
+    released(site, "1.2.0")
+    under(RULES + 1)
+    assert site.settle() == ""
+    assert site.verify().verified
+    under(RULES)
+    assert [finding.code for finding in site.verify().findings] == ["rules-unknown"]
+
+
 def test_the_origin_takes_nothing_that_its_guard_cannot_judge(site: Site, under: Under) -> None:
     install(site)
     before = site.tip()

@@ -234,7 +234,7 @@ class Flow:
         self.processes.stop()
         self.people.close()
         log = self.log()
-        assert "Traceback" not in log, log[log.index("Traceback") - 500 :][:5000]
+        assert "Traceback" not in log, log[max(0, log.index("Traceback") - 500) :][:5000]
 
 
 @contextlib.contextmanager

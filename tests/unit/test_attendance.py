@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from controller.core.absence import Absence, put_off
-from controller.reconcile.attendance import REJOIN, SLOW, Attendance, FilePresence
+from controller.reconcile.attendance import REJOIN, SLOW, Attendance, Presence
 
 START = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
 
@@ -43,7 +43,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def started(folder: Path) -> Attendance:
-    return Attendance(FilePresence(folder))
+    return Attendance(Presence(folder))
 
 
 def test_a_first_start_goes_by_the_last_entry(folder: Path) -> None:
@@ -89,9 +89,9 @@ def test_what_no_open_run_met_is_forgotten(folder: Path) -> None:
 @pytest.mark.parametrize("kept", ["", "[[1, 2]]", "{}", '[["2026-01-05T09:00:00", "2026-01-05T09:00:01"]]', "\0"])
 def test_a_torn_file_is_no_knowledge(folder: Path, kept: str) -> None:
     (folder / "last-pass").write_text(kept)
-    assert FilePresence(folder).absences() == ()
+    assert Presence(folder).absences() == ()
 
 
 def test_a_disk_that_cannot_be_written_is_done_without(folder: Path) -> None:
-    FilePresence(folder / "absent").remember_pass(START, ())
-    assert FilePresence(folder / "absent").last_pass() is None
+    Presence(folder / "absent").remember_pass(START, ())
+    assert Presence(folder / "absent").last_pass() is None

@@ -98,6 +98,7 @@ class ObjectStore:
             self._listings.clear()
             self._listed = 0
         self._repo.free()
+        self._odb = pygit2.Odb()  # the former one holds its packs open for as long as it is referred to
 
     def raw(self, oid: str, kind: bytes) -> bytes:
         """The bytes of an object of `kind`, checked against its id. Raises Refused("object-corrupt")."""
