@@ -23,8 +23,7 @@ from controller.uses.view import Unanswered
 RACES = 16
 """Lost races in a row before the loop waits like after any other failure."""
 BACKOFF = (0.2, 30.0)
-SLEPT = timedelta(seconds=5)
-"""A wait that ends so much later than it should: the machine or the process was stopped."""
+"""Seconds after the first failure, and at most after those that name no time of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +93,7 @@ class Loop:
         self._maintain = maintain
         self._stop = threading.Event()
         self._failures = 0
+        self._retry = BACKOFF[1]
         self._races = 0
         self._log = structlog.get_logger("lockgate")
 
@@ -111,14 +111,9 @@ class Loop:
             if outcome is not None:
                 self._upkeep()
             if not self._stop.is_set():
-                self._wait(self._timeout(outcome))
-
-    def _wait(self, seconds: float) -> None:
-        """Wait, at most so long; a machine that slept meanwhile was away."""
-        until = self._clock.now() + timedelta(seconds=seconds)
-        self._repo.wait(seconds)
-        if self._clock.now() > until + SLEPT:
-            self._reconciler.attendance.away(until)
+                seconds = self.timeout(outcome)
+                self._reconciler.attendance.rests(self._clock.now() + timedelta(seconds=seconds))
+                self._repo.wait(seconds)
 
     def run_until_quiet(self) -> LockgateError | None:
         """Passes until nothing is left to do now (`--once`). Returns the error that kept it from going on."""
@@ -173,15 +168,17 @@ class Loop:
     def _failed(self, error: LockgateError) -> None:
         """Say a failure: to the log once, to the health file always."""
         self._failures += 1
+        self._retry = (error.retry_after if isinstance(error, Unavailable) else None) or BACKOFF[1]
         state = "unavailable" if isinstance(error, Unavailable | Conflict) else "stalled"
         if self._failures == 1 or self._health.now.code != error.code:
             self._log.error(state, code=error.code, message=str(error))
         self._health.set(Health(state, error.code, str(error), self._reconciler.unanswered()))
 
-    def _timeout(self, outcome: Outcome | None) -> float:
-        """Seconds to wait: to the next look, at most one poll; after failures doubling, with jitter."""
+    def timeout(self, outcome: Outcome | None) -> float:
+        """Seconds to wait after a pass: to the next look, at most one poll. After failures (None) they double, at
+        most to the pause that the failure names; with jitter."""
         if outcome is None:
-            seconds = min(BACKOFF[1], BACKOFF[0] * 2.0 ** min(self._failures, 10))
+            seconds = min(self._retry, BACKOFF[0] * 2.0 ** min(self._failures, 10))
         else:
             seconds = self._poll.total_seconds()
         seconds *= random.uniform(0.9, 1.1)  # noqa: S311 - jitter, not a secret

@@ -109,6 +109,7 @@ def regate(desk: Desk, run: Run, stage: int, max_age: timedelta | None = None) -
         run.unanswered if run.gates is not None and run.gates.stage == stage else {},
         desk.now,
         desk.world.answers,
+        desk.world.absences,
     )
     for question in decided.questions:
         desk.ask(question)
@@ -125,7 +126,9 @@ def regate(desk: Desk, run: Run, stage: int, max_age: timedelta | None = None) -
     if same and (young or detail.aggregate in ("WAIT", "FAIL")):
         return decided
     warns = sum(1 for v in detail.verdicts if v.verdict == "WARN")
-    text = f"gates {detail.aggregate} for {run.opened.release}" + (f", {warns} warnings" if warns else "")
+    text = f"gates {detail.aggregate} for {run.opened.release}" + (
+        f", {counted(warns, 'warning')}" if warns else ""
+    )
     blocking = [v for v in detail.verdicts if v.verdict in ("FAIL", "WAIT")]
     why = {
         "decision": detail.decision,

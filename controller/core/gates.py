@@ -3,7 +3,7 @@
 A gate sees nothing but its policy's configuration and `inputs`, plain JSON that is committed beside the
 entry. `now` is one of the inputs. So a verdict replays bit for bit. A gate whose answer comes from outside
 the core (CEL in its worker, a plugin) is a question; until it is answered the verdict is WAIT, and after the
-gate's deadline FAIL: unknown never means allow.
+gate's deadline FAIL: unknown never means allow. The deadline stands still while the controller is away.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
+from controller.core.absence import Absence, put_off
 from controller.core.run import UNANSWERED
 from controller.ledger.canonical import canonical, digest
 from controller.ledger.canonical import parse as parse_json
@@ -82,11 +83,12 @@ def decide_gates(
     asked: Mapping[str, datetime],
     now: datetime,
     answers: Mapping[str, Mapping[str, Any]],
+    absences: Sequence[Absence] = (),
 ) -> Decided:
     """Decide every gate at `now`; `asked` is since when a gate's question has been waiting for its answer.
 
-    A gate's deadline counts from there, and from now where it is asked for the first time: a run that waited
-    long for something else, or a controller that restarted, still gets to ask.
+    A gate's deadline counts from there, without the absences, and from now where it is asked for the first time:
+    a run that waited long for something else, or a controller that restarted, still gets to ask.
     """
     verdicts: list[Verdict] = []
     questions: list[Question] = []
@@ -94,7 +96,9 @@ def decide_gates(
     for gate in gates:
         # What is decided from is what is committed: a number may have another type once it was written.
         inputs = parse_json(canonical(seen_by(gate, now)))
-        answer = _ask(gate, inputs, asked.get(gate.name, now), now, answers, questions)
+        since = asked.get(gate.name, now)
+        deadline = put_off(since + gate.deadline, since, absences)
+        answer = _ask(gate, inputs, deadline, now, answers, questions)
         verdicts.append(verdict_from(gate, inputs, answer))
         seen[gate.name] = inputs
     aggregate = aggregate_of(verdicts)
@@ -163,7 +167,7 @@ def question_for(gate_type: str, config: Mapping[str, Any], inputs: Mapping[str,
 def _ask(
     gate: Gate,
     inputs: Mapping[str, Any],
-    since: datetime,
+    deadline: datetime,
     now: datetime,
     answers: Mapping[str, Mapping[str, Any]],
     questions: list[Question],
@@ -172,20 +176,20 @@ def _ask(
     if pure is not None:
         return pure(gate.config, inputs)
     question = question_for(gate.type, gate.config, inputs)
-    answer = answer_from(gate, since, now, answers.get(question.key))
+    answer = answer_from(gate, deadline, now, answers.get(question.key))
     if answer.code == UNANSWERED:
         questions.append(question)
     return answer
 
 
-def answer_from(gate: Gate, since: datetime, now: datetime, given: Mapping[str, Any] | None) -> Answer:
-    """What a gate that somebody else answers says at `now`, asked at `since`; `given` is the answer, if any."""
+def answer_from(gate: Gate, deadline: datetime, now: datetime, given: Mapping[str, Any] | None) -> Answer:
+    """What a gate says at `now` that somebody else answers, until `deadline`; `given` is the answer, if any."""
     if given is not None and given.get("error") != "unavailable":
         return interpret(gate.config, given)
-    if now >= since + gate.deadline:
+    if now >= deadline:
         return Answer("FAIL", TIMED_OUT, f"no answer from the {gate.type} gate within {gate.deadline}")
     why = str(given["message"]) if given else f"the {gate.type} gate has not answered yet"
-    return Answer("WAIT", UNANSWERED, why, until=since + gate.deadline)
+    return Answer("WAIT", UNANSWERED, why, until=deadline)
 
 
 def verdict_from(gate: Gate, inputs: Mapping[str, Any], answer: Answer) -> Verdict:

@@ -10,9 +10,9 @@ from pathlib import Path
 from controller.core.absence import Absence
 
 REJOIN = timedelta(seconds=10)
-"""How long agents may take to find a controller that was started anew: they try at least every 7.5 s."""
+"""How long agents may take to find a controller that was started or stopped: they try at least every 7.5 s."""
 SLOW = timedelta(seconds=5)
-"""A look at the origin that takes so long was an outage, whatever it saw in the end."""
+"""What takes so long, a pass or the way to it, was no attendance, whatever came of it."""
 
 
 class Presence:
@@ -64,30 +64,50 @@ class Attendance:
         self._away = presence.last_pass()
         """Since when it is away; None while it is there, and when a new process does not know it."""
         self._new = True
+        self._lost = True
+        """Whether agents may have lost it, and have to find it again."""
+        self._begun: datetime | None = None
+        """When the pass began that is under way."""
+        self._due: datetime | None = None
+        """When the next one begins at the latest."""
         self._absences = presence.absences()
 
-    def away(self, since: datetime) -> None:
-        """Nothing could be looked at, or recorded, since then."""
-        if not self._new and self._away is None:
-            self._away = since
+    def begins(self, at: datetime) -> None:
+        """A pass begins. One that is late was kept from it: the process was stopped, or its machine slept."""
+        self._stopped(self._due, at)
+        self._begun = at
 
-    def looked(self, begun: datetime, ended: datetime) -> None:
-        """The origin was asked at `begun` and had answered at `ended`."""
-        if ended - begun > SLOW:
-            self.away(begun)
+    def rests(self, until: datetime) -> None:
+        """Nothing is looked at until then, unless something wakes it."""
+        self._due = until
+
+    def failed(self) -> None:
+        """The pass could not look at everything, or not record."""
+        self._leave(self._begun)
 
     def absences(self, now: datetime, last: datetime | None) -> tuple[Absence, ...]:
-        """The absences until now. A process that does not know when the former one ended goes by the `last`
-        entry."""
+        """The absences until now, a pass that hangs among them. A process that does not know when the former one
+        ended goes by the `last` entry."""
         if self._new and self._away is None:
             self._away = last
+        self._stopped(self._begun, now)
         if self._away is None:
             return self._absences
-        return (*self._absences, Absence(self._away, now + REJOIN if self._new else now))
+        return (*self._absences, Absence(self._away, now + REJOIN if self._lost else now))
 
     def there(self, now: datetime, oldest: datetime | None) -> None:
         """A pass got through. What ended before the `oldest` open run was opened matters no longer."""
         known = self.absences(now, None)
         self._absences = tuple(one for one in known if oldest is not None and one.until > oldest)
-        self._away, self._new = None, False
+        self._away, self._begun, self._due = None, None, now
+        self._new = self._lost = False
         self._presence.remember_pass(now, self._absences)
+
+    def _stopped(self, since: datetime | None, until: datetime) -> None:
+        if since is not None and until - since > SLOW:
+            self._lost = True
+            self._leave(since)
+
+    def _leave(self, since: datetime | None) -> None:
+        if not self._new and self._away is None:
+            self._away = since

@@ -84,20 +84,19 @@ class Reconciler:
     def reconcile(self) -> Outcome:
         """One pass. Raises Conflict when a rival was first (just run another), Unavailable when the origin does
         not answer, Stalled when a person must act."""
-        begun = self.parts.clock.now()
+        self.attendance.begins(self.parts.clock.now())
         try:
-            outcome = self._pass(begun)
+            outcome = self._pass()
         except Conflict:
             raise
         except Exception:
-            self.attendance.away(begun)
+            self.attendance.failed()
             raise
         self._attend()
         return outcome
 
-    def _pass(self, begun: datetime) -> Outcome:
+    def _pass(self) -> Outcome:
         tips = self.observe()
-        self.attendance.looked(begun, self.parts.clock.now())
         if self.nothing_new(tips):
             return Outcome(True, self._next_look)
         self._seen = self._signature(tips)

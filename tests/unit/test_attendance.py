@@ -54,25 +54,50 @@ def test_a_first_start_goes_by_the_last_entry(folder: Path) -> None:
 def test_an_outage_is_from_the_first_failure_to_the_next_pass(folder: Path) -> None:
     here = started(folder)
     here.there(at(0), None)
-    here.away(at(10))
-    here.away(at(20))
+    here.rests(at(10))
+    for second in (10, 20, 50):
+        here.begins(at(second))
+        here.failed()
+        here.rests(at(second + 30))
+    here.begins(at(60))
     assert here.absences(at(60), None) == (span(10, 60),)
     here.there(at(60), START)
-    assert here.absences(at(99), None) == (span(10, 60),)
-    here.looked(at(100), at(100) + SLOW)
-    assert here.absences(at(110), None) == (span(10, 60),)
-    here.looked(at(120), at(140))
-    assert here.absences(at(140), None) == (span(10, 60), span(120, 140))
+    assert here.absences(at(64), None) == (span(10, 60),)
+
+
+def test_a_pass_that_hung_was_no_attendance(folder: Path) -> None:
+    here = started(folder)
+    here.there(at(0), START)
+    here.begins(at(1))
+    assert here.absences(at(1) + SLOW, None) == ()
+    assert here.absences(at(21), None) == (Absence(at(1), at(21) + REJOIN),)
+    here.there(at(30), START)
+    assert here.absences(at(30), None) == (Absence(at(1), at(30) + REJOIN),)
+
+
+def test_a_pass_that_comes_too_late_was_kept_from_coming(folder: Path) -> None:
+    here = started(folder)
+    here.there(at(0), START)
+    here.rests(at(30))
+    here.begins(at(30) + SLOW)
+    here.there(at(36), START)
+    assert here.absences(at(36), None) == ()
+    here.begins(at(50))  # it did not even come to rest
+    here.there(at(51), START)
+    assert here.absences(at(51), None) == (Absence(at(36), at(51) + REJOIN),)
 
 
 def test_a_restart_forgets_no_outage_before_it(folder: Path) -> None:
     here = started(folder)
     here.there(at(0), START)
-    here.away(at(10))
+    here.begins(at(1))
+    here.failed()
+    here.rests(at(60))
+    here.begins(at(60))
     here.there(at(60), START)
     again = started(folder)
     known = again.absences(at(70), at(5))
-    assert known == (span(10, 60), Absence(at(60), at(70) + REJOIN))
+    assert known == (span(1, 60), Absence(at(60), at(70) + REJOIN))
     again.there(at(70), START)
     assert started(folder).absences(at(75), None)[:2] == known
 
@@ -80,7 +105,10 @@ def test_a_restart_forgets_no_outage_before_it(folder: Path) -> None:
 def test_what_no_open_run_met_is_forgotten(folder: Path) -> None:
     here = started(folder)
     here.there(at(0), None)
-    here.away(at(10))
+    here.begins(at(1))
+    here.failed()
+    here.rests(at(60))
+    here.begins(at(60))
     here.there(at(60), at(61))
     assert here.absences(at(70), None) == ()
     assert started(folder).absences(at(70), None) == (Absence(at(60), at(70) + REJOIN),)

@@ -3,9 +3,11 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from controller.core.absence import Absence
 from controller.core.calendar import span_at
 from controller.core.gates import Gate, decide_gates, decision_digest, question_for
 from controller.core.rollout import order_targets, plan_stages
+from controller.model.entry import Verdict
 
 T0 = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
 M = timedelta(minutes=1)
@@ -51,6 +53,19 @@ def test_an_unanswered_gate_waits_from_its_first_asking_and_then_fails() -> None
         assert verdict(cel, value=value) == ("FAIL", "rule-false")
     assert verdict(cel, value=True) == ("PASS", "rule-true")
     assert verdict(gate("cel", {}, "warn", rule="x"), value=False) == ("WARN", "rule-false")
+
+
+def test_a_gates_deadline_stands_still_while_the_controller_is_away() -> None:
+    cel = gate("cel", {"x": 1}, rule="true")
+    away = (Absence(T0 + 2 * M, T0 + 15 * M),)
+
+    def at(now: datetime) -> Verdict:
+        return decide_gates([cel], 0, {"cel": T0}, now, {}, away).detail.verdicts[0]
+
+    waits = at(T0 + 22 * M)
+    assert (waits.verdict, waits.until) == ("WAIT", T0 + 23 * M)
+    assert decide_gates([cel], 0, {"cel": T0}, T0 + 22 * M, {}, away).next_look == waits.until
+    assert at(T0 + 23 * M).code == "gate-timeout"
 
 
 def test_the_decision_digest_depends_on_neither_time_nor_order() -> None:

@@ -82,9 +82,9 @@ def test_a_gate_sees_what_is_committed_and_not_what_python_had() -> None:
 
 def test_silence_follows_from_when_it_began() -> None:
     gate = asked()
-    waits = answer_from(gate, NOW, NOW + WAITS - timedelta(microseconds=1), None)
+    waits = answer_from(gate, NOW + WAITS, NOW + WAITS - timedelta(microseconds=1), None)
     assert (waits.verdict, waits.code, waits.until) == ("WAIT", UNANSWERED, NOW + WAITS)
-    ended = answer_from(gate, NOW, NOW + WAITS, {"error": "unavailable", "message": "no"})
+    ended = answer_from(gate, NOW + WAITS, NOW + WAITS, {"error": "unavailable", "message": "no"})
     assert (ended.verdict, ended.code) == ("FAIL", "gate-timeout")
 
 

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from controller.core import run as runs
 from controller.core.gates import (
     COST_EXCEEDED,
+    DEFAULT_DEADLINE,
     PURE,
     TIMED_OUT,
     Gate,
@@ -237,26 +238,34 @@ class Replay:
         """The verdict made again; None when that needs somebody who is not here.
 
         That there was no answer, or that a limit ended the question, is an observation: the record holds it, and
-        what follows from it is decided again.
+        what follows from it is decided again. So is that the controller was away, which puts the deadline off.
         """
         gate = Gate(verdict.gate, verdict.gate, "block", {}, inputs, None)
         if verdict.policy is not None:
             policy = self._policy(run, verdict.policy).spec
-            deadline = {} if policy.deadline is None else {"deadline": policy.deadline}
-            config = config_of(policy)
-            gate = Gate(verdict.gate, policy.gate, policy.level, config, inputs, verdict.policy, **deadline)
+            gate = Gate(
+                verdict.gate,
+                policy.gate,
+                policy.level,
+                config_of(policy),
+                inputs,
+                verdict.policy,
+                policy.deadline or DEFAULT_DEADLINE,
+            )
         pure = PURE.get(gate.type)
         if pure is not None:
             return verdict_from(gate, inputs, pure(gate.config, inputs))
         same = run.gates is not None and run.gates.stage == detail.stage
         since = run.unanswered.get(gate.name, entry.at) if same else entry.at
+        deadline = since + gate.deadline
         given: Mapping[str, Any] | None
         if verdict.code in (UNANSWERED, TIMED_OUT):
             given = {"error": "unavailable", "message": verdict.message}
             silent = f"the {gate.type} gate has not answered yet"
             given = None if verdict.message == silent else given
+            deadline = max(deadline, verdict.until or deadline)
         elif gate.type != "cel":
-            answer = answer_from(gate, since, entry.at, {"error": verdict.code, "message": verdict.message})
+            answer = answer_from(gate, deadline, entry.at, {"error": verdict.code, "message": verdict.message})
             return verdict if verdict_from(gate, inputs, answer) == verdict else None
         elif verdict.code == COST_EXCEEDED:
             given = {"error": verdict.code, "message": verdict.message}
@@ -266,7 +275,7 @@ class Replay:
             given = self._ask(question_for(gate.type, gate.config, inputs).payload)
             if given.get("error") in ("unavailable", COST_EXCEEDED):
                 raise Unavailable(UNCHECKED, str(given.get("message", "no answer")))
-        return verdict_from(gate, inputs, answer_from(gate, since, entry.at, given))
+        return verdict_from(gate, inputs, answer_from(gate, deadline, entry.at, given))
 
     def _policy(self, run: Run, sha256: str) -> Policy:
         for pin in run.opened.pins:
