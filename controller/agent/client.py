@@ -28,6 +28,7 @@ from controller.model.order import (
     POLL_TYPE,
     Delivery,
     LogProof,
+    Obstacle,
     Order,
     Poll,
     order_id,
@@ -116,7 +117,7 @@ class Client:
     """Polls in the name of one agent and verifies what comes back.
 
     `now` dates the polls; `heard` is told the controller's time of each verified delivery,
-    and may refuse it.
+    and may refuse it; `obstacle` is what the order in hand waits for.
     """
 
     def __init__(
@@ -131,6 +132,7 @@ class Client:
         admission: Admission,
         now: Callable[[], datetime],
         heard: Callable[[datetime], None] = lambda _at: None,
+        obstacle: Callable[[], Obstacle | None] = lambda: None,
     ) -> None:
         self._agent = agent
         self._environment = environment
@@ -140,6 +142,7 @@ class Client:
         self._admission = admission
         self._now = now
         self._heard = heard
+        self._obstacle = obstacle
         self._channel = Channel(url)
 
     def poll(self, wait_seconds: float, statements: Sequence[dict[str, Any]] = ()) -> Delivery:
@@ -163,6 +166,7 @@ class Client:
             log_size=known,
             cosignature=self._logbook.cosignature(),
             complaint=self._admission.complaint,
+            obstacle=self._obstacle(),
         )
         body = dsse.sign(canonical(message.plain()), POLL_TYPE, key)
         status, data = self._channel.request("POST", "/agent/v1/poll", body, wait_seconds + CONNECT_SECONDS)
@@ -345,7 +349,7 @@ class Talk:
 
     def _send(self, _fresh: bool) -> None:
         due = self._outbox.due()
-        if due:
+        if due is not None:
             delivery = self._sending.poll(0, [envelope for _, envelope in due])
             self._outbox.sent([digest for digest, _ in due])
             self._handle(self._sending, delivery)

@@ -27,7 +27,7 @@ from controller.ledger import dsse
 from controller.ledger.canonical import canonical, digest, parse
 from controller.model.keys import key_id
 from controller.model.link import LinkSignature, deploy_link
-from controller.model.order import PLAN, ComponentState, Order, Report, Sample, statement_of
+from controller.model.order import PLAN, ComponentState, Obstacle, Order, Report, Sample, statement_of
 from controller.ports import Signer
 
 RETRY_SECONDS = 1.0
@@ -182,6 +182,7 @@ class Executor:
         item, envelope = sign_statement(report, self._signer)
         self._journal.report(order.id, envelope, self._now())
         reached("agent-report-after")
+        self._outbox.obstacle = None
         self._outbox.add(item, envelope, report=True)
 
     def _carry_out(
@@ -215,9 +216,19 @@ class Executor:
                 out_of_reach = error
                 pause = error.retry_after or RETRY_SECONDS
                 steps.note(f"waiting {pause:.1f} s: {error}")
+                self._held_up(order, error)
                 until = order.deadline - telling
                 if pause >= (until - self._now()).total_seconds() or self._stopping.wait(pause):
                     raise
+
+    def _held_up(self, order: Order, error: LockgateError) -> None:
+        """Tell what is waited for: the controller, for people who ask it, and once the log."""
+        before = self._outbox.obstacle
+        if before is None or before.code != error.code:
+            self._log("order-held-up", f"{order.id}: {error}")
+        self._outbox.obstacle = Obstacle(
+            order=order.id, code=error.code, message=error.said[:MESSAGE_LIMIT], cure=error.cure[:MESSAGE_LIMIT]
+        )
 
     def _check(self, order: Order, committed: bool) -> None:
         """A deploy or rollback recorded later replaces this one; stopping leaves it to the next start."""

@@ -153,6 +153,7 @@ class Agent:
                 admission=admission,
                 now=own,
                 heard=time_here.heard,
+                obstacle=lambda: self._outbox.obstacle,
             )
 
         self._talk = Talk(client, self._outbox, log, self._handle, settings.poll_seconds)

@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from controller.model.order import Obstacle
+
 RESEND_SECONDS = 5.0
 MAX_SAMPLES = 2000
 """Samples kept while nobody takes them; the oldest go first. Reports are never dropped."""
@@ -23,13 +25,27 @@ class _Item:
 
 
 class Outbox:
-    """Thread-safe; `due` is where the sending thread sleeps."""
+    """Thread-safe; `due` is where the sending thread sleeps. `obstacle` goes out with every poll."""
 
     def __init__(self) -> None:
         self._items: OrderedDict[str, _Item] = OrderedDict()
         self._condition = threading.Condition()
         self._samples = 0
         self._closed = False
+        self._obstacle: Obstacle | None = None
+        self._news = False
+
+    @property
+    def obstacle(self) -> Obstacle | None:
+        """What the order in hand waits for."""
+        return self._obstacle
+
+    @obstacle.setter
+    def obstacle(self, obstacle: Obstacle | None) -> None:
+        with self._condition:
+            self._news |= obstacle != self._obstacle
+            self._obstacle = obstacle
+            self._condition.notify_all()
 
     def add(self, digest: str, envelope: dict[str, Any], *, report: bool) -> None:
         """Put a statement in; one that is there already will be sent again now."""
@@ -58,8 +74,9 @@ class Outbox:
                         reports.append(digest)
             return reports
 
-    def due(self) -> list[tuple[str, dict[str, Any]]]:
-        """Block until something must be sent (or sent again), then return it; empty once closed."""
+    def due(self) -> list[tuple[str, dict[str, Any]]] | None:
+        """Block until something must be sent (or sent again), then return it: no statement where only the obstacle
+        is another. None once closed."""
         with self._condition:
             while not self._closed:
                 now = time.monotonic()
@@ -68,11 +85,12 @@ class Outbox:
                     for digest, item in self._items.items()
                     if item.sent is None or now - item.sent >= RESEND_SECONDS
                 ]
-                if ready:
+                if ready or self._news:
+                    self._news = False
                     return ready[:BATCH]
                 oldest = min((item.sent or 0.0 for item in self._items.values()), default=None)
                 self._condition.wait(None if oldest is None else max(0.05, oldest + RESEND_SECONDS - now))
-            return []
+            return None
 
     def sent(self, digests: Iterable[str]) -> None:
         """Note that these went out; without acknowledgement they will go again."""

@@ -209,6 +209,7 @@ def _unanswered(said: Mapping[str, Any]) -> tuple[Unanswered, ...]:
 def _ask(address: str) -> Health:
     import httpx
 
+    from controller.model.order import Obstacle
     from controller.uses.view import Health
 
     url = address if "://" in address else f"http://{address}"
@@ -218,8 +219,9 @@ def _ask(address: str) -> Health:
         agents = {str(name): str(at) for name, at in said.get("agents", {}).items()}
         refused = {str(name): str(code) for name, code in said.get("refused", {}).items()}
         awaited = {str(e): tuple(str(t) for t in targets) for e, targets in said.get("awaited", {}).items()}
+        obstacles = {str(name): Obstacle.model_validate(one) for name, one in said.get("obstacles", {}).items()}
         state, code, message, at = (health[key] for key in ("state", "code", "message", "at"))
-        return Health(state, code, message, at, agents, refused, awaited, _unanswered(said))
+        return Health(state, code, message, at, agents, refused, awaited, obstacles, _unanswered(said))
     except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError, TypeError, AttributeError) as error:
         words = str(error) or type(error).__name__
         return Health("unreachable", "controller-unreachable", f"{url} does not answer: {words}")

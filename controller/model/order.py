@@ -200,11 +200,20 @@ class SamplingRequest(Wire):
     interval_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
+class Obstacle(Wire):
+    """What keeps an agent from carrying out an order for now, and what a person can do: told, never recorded."""
+
+    order: Annotated[str, StringConstraints(max_length=1024)]
+    code: Annotated[str, StringConstraints(pattern=r"^[a-z]+(-[a-z]+)*$", max_length=64)]
+    message: Annotated[str, StringConstraints(max_length=2000)]
+    cure: Annotated[str, StringConstraints(max_length=2000)]
+
+
 class Poll(Spoken):
     """An agent's call: its fresh nonce, and the signed statements that were not acknowledged yet.
 
     `log_size` is the largest checkpoint it has seen and `cosignature` its own over it; `complaint` is the code for
-    which it takes nothing from this controller.
+    which it takes nothing from this controller; `obstacle` is what the order in hand waits for.
     """
 
     agent: str
@@ -217,6 +226,7 @@ class Poll(Spoken):
     log_size: Count = 0
     cosignature: Cosignature | None = None
     complaint: Annotated[str, StringConstraints(pattern=r"^[a-z]+(-[a-z]+)*$", max_length=64)] | None = None
+    obstacle: Obstacle | None = None
 
 
 class Delivery(Wire):

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from controller.core.chain import tree_entries
 from controller.core.parse import parse, reads
@@ -22,6 +22,9 @@ from controller.model.intent import Intent
 from controller.model.places import TRUST_PATH
 from controller.ports import Repo
 from controller.uses.own import Foreign, controls, line
+
+if TYPE_CHECKING:
+    from controller.model.order import Obstacle
 
 _REGULAR = (0o100644, 0o100755)
 
@@ -44,7 +47,8 @@ class Health:
     """What the controller says of itself, and when it last heard from each agent, as far as it was asked.
 
     `refused`: names in which polls are refused, and the code. `awaited`: by environment, the targets whose
-    reports are missing; an environment that is not named was not told of. `unanswered`: what it asks for in vain.
+    reports are missing; an environment that is not named was not told of. `obstacles`: by target, what its order
+    in hand waits for. `unanswered`: what the controller asks for in vain.
     """
 
     state: str
@@ -54,6 +58,7 @@ class Health:
     agents: Mapping[str, str] = field(default_factory=dict)
     refused: Mapping[str, str] = field(default_factory=dict)
     awaited: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    obstacles: Mapping[str, Obstacle] = field(default_factory=dict)
     unanswered: tuple[Unanswered, ...] = ()
 
 

@@ -195,6 +195,7 @@ class Controller:
             "agents": {name: at.isoformat() for name, at in self.hub.seen().items()},
             "refused": dict(self.hub.refused()),
             "awaited": self._awaited(),
+            "obstacles": {name: one.plain() for name, one in self.hub.obstacles().items()},
             "unwitnessed": {order: list(counts) for order, counts in self.hub.unwitnessed().items()},
             "unanswered": [asdict(one) for one in self.reconciler.unanswered()],
         }

@@ -142,6 +142,26 @@ def test_what_cannot_be_pulled_is_rolled_back_and_the_former_version_runs_on(tmp
         shop.verify()
 
 
+def test_why_names_what_a_target_waits_for(tmp_path: Path) -> None:
+    with _shop(tmp_path, deadline="60s") as (shop, registry):
+        shop.deploy("dev", "1.0.0")
+        name = _promote(shop, registry, "1.1.0", "/manifests/sha256:", {"status": 500})
+        place = "--controller", shop.processes.address
+
+        def held() -> dict[str, Any]:
+            return _blocker(shop, "registry-unavailable", *place)
+
+        blocker = until("why names the registry", held)
+        assert blocker["gate"] == "targets" and blocker["unblock"]
+        assert "cannot carry out the order yet: " in blocker["message"] and registry.host in blocker["message"]
+        assert "cannot carry out the order yet: " in shop.asks("status", *place)
+        logs = [shop.agent_log(agent) for agent in shop.agents]
+        assert max(log.count("order-held-up") for log in logs) == 1
+        registry.faults.clear()
+        shop.ends("dev", name, "completed")
+        assert shop.status()["obstacles"] == {}
+
+
 def test_what_cannot_be_pulled_pauses_the_run_if_configured(tmp_path: Path) -> None:
     with _shop(tmp_path, on_failure="pause") as (shop, registry):
         former = shop.deploy("dev", "1.0.0")

@@ -35,6 +35,7 @@ from controller.model.order import (
     AgentKey,
     AgentStatement,
     Delivery,
+    Obstacle,
     Poll,
     PreparedOrder,
     SamplingRequest,
@@ -134,6 +135,10 @@ class HttpHub:
     def refused(self) -> Mapping[str, str]:
         """The declared names in which polls are refused, and the code; none once one was accepted."""
         return self._box.refused()
+
+    def obstacles(self) -> Mapping[str, Obstacle]:
+        """What the agents' orders in hand wait for, as they last said."""
+        return self._box.obstacles()
 
     def skewed(self) -> Mapping[str, float]:
         """Seconds by which clocks of agents are ahead of ours, of those refused for that."""

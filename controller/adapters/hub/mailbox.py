@@ -23,6 +23,7 @@ from controller.model.order import (
     AgentKey,
     AgentStatement,
     Approving,
+    Obstacle,
     Poll,
     PreparedOrder,
     Report,
@@ -98,6 +99,7 @@ class Mailbox:
         self._skewed: dict[str, float] = {}
         self._delivered: OrderedDict[str, datetime] = OrderedDict()
         self._refused: dict[str, str] = {}
+        self._obstacles: dict[str, Obstacle] = {}
 
     # -- the reconciler's side -------------------------------------------------------------------------
 
@@ -116,6 +118,7 @@ class Mailbox:
             }
             self._refused = {name: code for name, code in self._refused.items() if name in boxes}
             self._skewed = {name: skew for name, skew in self._skewed.items() if name in boxes}
+            self._obstacles = {name: one for name, one in self._obstacles.items() if name in boxes}
 
     def deliver(self, orders: Sequence[PreparedOrder]) -> None:
         """Offer orders; one that was offered or reported already is ignored. Raises Refused("agent-unknown")."""
@@ -213,6 +216,11 @@ class Mailbox:
         with self._lock:
             return dict(self._refused)
 
+    def obstacles(self) -> dict[str, Obstacle]:
+        """What the agents' orders in hand wait for, as they last said."""
+        with self._lock:
+            return dict(self._obstacles)
+
     def skewed(self) -> dict[str, float]:
         """Seconds by which clocks of agents are ahead of ours, of those refused for that; proven by their keys."""
         with self._lock:
@@ -297,6 +305,10 @@ class Mailbox:
                 self._refused.pop(name, None)
             else:
                 self._refused[name] = poll.complaint
+            if poll.obstacle is None:
+                self._obstacles.pop(name, None)
+            else:
+                self._obstacles[name] = poll.obstacle
             for statement in statements:
                 fresh |= self._take(box, statement)
         if fresh:
