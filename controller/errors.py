@@ -45,9 +45,9 @@ class LockgateError(Exception):
         text = self.what
         if self.where:
             text += f", {self.where}"
-        if self.expected or self.got:
-            text += f"; expected {self.expected or '-'}, got {self.got or '-'}"
-        return text
+        sides = [f"expected {self.expected}"] if self.expected else []
+        sides += [f"got {self.got}"] if self.got else []
+        return f"{text}; {', '.join(sides)}" if sides else text
 
     def __str__(self) -> str:
         text = f"{self.code}: {self.said}"

@@ -23,7 +23,10 @@ from controller.uses.view import Unanswered
 RACES = 16
 """Lost races in a row before the loop waits like after any other failure."""
 BACKOFF = (0.2, 30.0)
-"""Seconds after the first failure, and at most after those that name no time of their own."""
+"""Seconds after the first failure, and at most."""
+AWAY = {"origin-unavailable": 5.0}
+"""Seconds at most after failures that need nobody to mend them: what was away comes back by itself."""
+BEAT = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +96,7 @@ class Loop:
         self._maintain = maintain
         self._stop = threading.Event()
         self._failures = 0
-        self._retry = BACKOFF[1]
+        self._most = BACKOFF[1]
         self._races = 0
         self._log = structlog.get_logger("lockgate")
 
@@ -104,6 +107,7 @@ class Loop:
 
     def run(self) -> None:
         """Pass after pass until `stop`."""
+        threading.Thread(target=self._live, name="heartbeat", daemon=True).start()
         while not self._stop.is_set():
             outcome = self.pass_once()
             if outcome is not None and not outcome.idle:
@@ -111,12 +115,17 @@ class Loop:
             if outcome is not None:
                 self._upkeep()
             if not self._stop.is_set():
-                seconds = self.timeout(outcome)
-                self._reconciler.attendance.rests(self._clock.now() + timedelta(seconds=seconds))
-                self._repo.wait(seconds)
+                self._repo.wait(self.timeout(outcome))
+
+    def _live(self) -> None:
+        """Tell that the process lives, so that a gap is seen wherever it comes."""
+        self._reconciler.attendance.beat(self._clock.now())
+        while not self._stop.wait(BEAT):
+            self._reconciler.attendance.beat(self._clock.now())
 
     def run_until_quiet(self) -> LockgateError | None:
         """Passes until nothing is left to do now (`--once`). Returns the error that kept it from going on."""
+        self._reconciler.attendance.passes_by()
         questions = self._reconciler.parts.questions
         while not self._stop.is_set():
             try:
@@ -168,17 +177,17 @@ class Loop:
     def _failed(self, error: LockgateError) -> None:
         """Say a failure: to the log once, to the health file always."""
         self._failures += 1
-        self._retry = (error.retry_after if isinstance(error, Unavailable) else None) or BACKOFF[1]
+        self._most = AWAY.get(error.code, BACKOFF[1])
         state = "unavailable" if isinstance(error, Unavailable | Conflict) else "stalled"
         if self._failures == 1 or self._health.now.code != error.code:
             self._log.error(state, code=error.code, message=str(error))
         self._health.set(Health(state, error.code, str(error), self._reconciler.unanswered()))
 
     def timeout(self, outcome: Outcome | None) -> float:
-        """Seconds to wait after a pass: to the next look, at most one poll. After failures (None) they double, at
-        most to the pause that the failure names; with jitter."""
+        """Seconds to wait after a pass: to the next look, at most one poll. After failures (None) they double;
+        with jitter."""
         if outcome is None:
-            seconds = min(self._retry, BACKOFF[0] * 2.0 ** min(self._failures, 10))
+            seconds = min(self._most, BACKOFF[0] * 2.0 ** min(self._failures, 10))
         else:
             seconds = self._poll.total_seconds()
         seconds *= random.uniform(0.9, 1.1)  # noqa: S311 - jitter, not a secret

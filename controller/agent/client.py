@@ -56,6 +56,7 @@ class Channel:
                 "the controller's address does not read",
                 expected="http://host:port or https://host",
                 got=url,
+                cure="give --controller the address with its scheme",
             )
         self._secure = parts.scheme == "https"
         self._host = parts.hostname
@@ -350,8 +351,9 @@ class Talk:
     def _send(self, _fresh: bool) -> None:
         due = self._outbox.due()
         if due is not None:
+            obstacle = self._outbox.obstacle
             delivery = self._sending.poll(0, [envelope for _, envelope in due])
-            self._outbox.sent([digest for digest, _ in due])
+            self._outbox.sent([digest for digest, _ in due], obstacle)
             self._handle(self._sending, delivery)
 
 

@@ -137,7 +137,9 @@ class Executor:
         line = self._journal.line(order.id)
         assert line is not None
         begun = datetime.fromisoformat(line.received)
-        steps = _OrderSteps(order, self._journal, self._directory, self._now, lambda c: self._check(order, c))
+        steps = _OrderSteps(
+            order, self._journal, self._directory, self._now, lambda c: self._check(order, c), self._goes_on
+        )
         steps.note(f"{order.action} of {order.release}, run {order.run}, stage {order.stage}")
         states: dict[str, ComponentState] = {}
         code, message, sticker = "ok", f"{order.action} of {order.release}", None
@@ -182,7 +184,7 @@ class Executor:
         item, envelope = sign_statement(report, self._signer)
         self._journal.report(order.id, envelope, self._now())
         reached("agent-report-after")
-        self._outbox.obstacle = None
+        self._goes_on()
         self._outbox.add(item, envelope, report=True)
 
     def _carry_out(
@@ -226,9 +228,10 @@ class Executor:
         before = self._outbox.obstacle
         if before is None or before.code != error.code:
             self._log("order-held-up", f"{order.id}: {error}")
-        self._outbox.obstacle = Obstacle(
-            order=order.id, code=error.code, message=error.said[:MESSAGE_LIMIT], cure=error.cure[:MESSAGE_LIMIT]
-        )
+        self._outbox.obstacle = Obstacle(order=order.id, code=error.code, message=str(error)[:MESSAGE_LIMIT])
+
+    def _goes_on(self) -> None:
+        self._outbox.obstacle = None
 
     def _check(self, order: Order, committed: bool) -> None:
         """A deploy or rollback recorded later replaces this one; stopping leaves it to the next start."""
@@ -275,13 +278,20 @@ class Executor:
 
 
 class _OrderSteps:
-    """One order's log and journal, as the driver's Steps."""
+    """One order's log and journal, as the driver's Steps; `goes_on` is called at each step forward."""
 
     def __init__(
-        self, order: Order, journal: Journal, directory: Path, now: Now, check: Callable[[bool], None]
+        self,
+        order: Order,
+        journal: Journal,
+        directory: Path,
+        now: Now,
+        check: Callable[[bool], None],
+        goes_on: Callable[[], None],
     ) -> None:
         self._order = order
         self._check = check
+        self._goes_on = goes_on
         self._journal = journal
         self._now = now
         self._path = directory / "logs" / "orders" / f"{safe_name(order.id)}.log"
@@ -293,6 +303,7 @@ class _OrderSteps:
 
     def advance(self, state: str) -> None:
         self._journal.advance(self._order.id, state, self._now())
+        self._goes_on()
 
     def ran(self, component: str) -> None:
         self._journal.ran(self._order.id, component, self._now())

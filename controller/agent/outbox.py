@@ -33,7 +33,7 @@ class Outbox:
         self._samples = 0
         self._closed = False
         self._obstacle: Obstacle | None = None
-        self._news = False
+        self._told: Obstacle | None = None
 
     @property
     def obstacle(self) -> Obstacle | None:
@@ -43,7 +43,6 @@ class Outbox:
     @obstacle.setter
     def obstacle(self, obstacle: Obstacle | None) -> None:
         with self._condition:
-            self._news |= obstacle != self._obstacle
             self._obstacle = obstacle
             self._condition.notify_all()
 
@@ -85,17 +84,17 @@ class Outbox:
                     for digest, item in self._items.items()
                     if item.sent is None or now - item.sent >= RESEND_SECONDS
                 ]
-                if ready or self._news:
-                    self._news = False
+                if ready or self._obstacle != self._told:
                     return ready[:BATCH]
                 oldest = min((item.sent or 0.0 for item in self._items.values()), default=None)
                 self._condition.wait(None if oldest is None else max(0.05, oldest + RESEND_SECONDS - now))
             return None
 
-    def sent(self, digests: Iterable[str]) -> None:
-        """Note that these went out; without acknowledgement they will go again."""
+    def sent(self, digests: Iterable[str], obstacle: Obstacle | None) -> None:
+        """Note that these went out, and the obstacle; statements without acknowledgement will go again."""
         now = time.monotonic()
         with self._condition:
+            self._told = obstacle
             for digest in digests:
                 if digest in self._items:
                     self._items[digest].sent = now

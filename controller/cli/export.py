@@ -137,7 +137,12 @@ def _read(path: Path, size: int = 1 << 20) -> bytes:
             return file.read(size)
     except OSError as error:
         raise Invalid(
-            "bundle-unreadable", "the file cannot be read", where=str(path), got=error.strerror or "an error"
+            "bundle-unreadable",
+            "the file cannot be read",
+            where=str(path),
+            expected="an audit pack or a Git bundle",
+            got=error.strerror or "an error",
+            cure="check the path and its permissions",
         ) from error
 
 

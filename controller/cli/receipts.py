@@ -86,4 +86,5 @@ def _read(path: Path) -> bytes:
             where=str(path),
             expected="a file that `lockgate receipt make` wrote",
             got=error.strerror or "an error",
+            cure="check the path and its permissions",
         ) from error

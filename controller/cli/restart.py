@@ -93,11 +93,17 @@ def _made(
 
     tips = repo.observe()
     if tips.main is None:
-        raise Invalid("main-missing", "the origin has no main branch", where=root.refs.main)
+        cure = "push main again from a clone, or give --repo the project's origin"
+        raise Invalid("main-missing", "the origin has no main branch", where=root.refs.main, cure=cure)
     ledger = _survivor(repo)
     if lost is not None and not _is_id(lost):
         raise UsageError(
-            "lost-malformed", "this is no commit", where="--lost", expected="7 to 40 hex digits", got=lost
+            "lost-malformed",
+            "this is no commit",
+            where="--lost",
+            expected="7 to 40 hex digits",
+            got=lost,
+            cure="give the id of the lost evidence tip, as the controller's message or a receipt names it",
         )
     vouched: dict[str, str] = {}
     while True:

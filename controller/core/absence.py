@@ -19,6 +19,17 @@ class Absence:
     until: datetime
 
 
+def merged(absences: Iterable[Absence]) -> tuple[Absence, ...]:
+    """The same time away, in order and without overlaps."""
+    found: list[Absence] = []
+    for one in sorted(absences, key=lambda one: one.since):
+        if found and one.since <= found[-1].until:
+            found[-1] = Absence(found[-1].since, max(found[-1].until, one.until))
+        else:
+            found.append(one)
+    return tuple(found)
+
+
 def put_off(deadline: datetime, begun: datetime, absences: Iterable[Absence]) -> datetime:
     """A deadline whose time began to run at `begun` and stood still during the absences, which are in order; what
     two of them share counts once."""

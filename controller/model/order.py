@@ -201,12 +201,11 @@ class SamplingRequest(Wire):
 
 
 class Obstacle(Wire):
-    """What keeps an agent from carrying out an order for now, and what a person can do: told, never recorded."""
+    """What keeps an agent from carrying out an order for now: told, never recorded, and no more than its word."""
 
     order: Annotated[str, StringConstraints(max_length=1024)]
     code: Annotated[str, StringConstraints(pattern=r"^[a-z]+(-[a-z]+)*$", max_length=64)]
     message: Annotated[str, StringConstraints(max_length=2000)]
-    cure: Annotated[str, StringConstraints(max_length=2000)]
 
 
 class Poll(Spoken):

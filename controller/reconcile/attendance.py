@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from controller.core.absence import Absence
+from controller.core.absence import Absence, merged
 
 REJOIN = timedelta(seconds=10)
 """How long agents may take to find a controller that was started or stopped: they try at least every 7.5 s."""
 SLOW = timedelta(seconds=5)
-"""What takes so long, a pass or the way to it, was no attendance, whatever came of it."""
+"""A look at the origin that takes so long was an outage, whatever it saw in the end; so was a stop."""
 
 
 class Presence:
@@ -57,57 +58,65 @@ class Presence:
 
 
 class Attendance:
-    """Knows the absences that open runs may have met, those of former processes among them."""
+    """Knows the absences that open runs may have met, those of former processes among them. Thread-safe."""
 
     def __init__(self, presence: Presence) -> None:
         self._presence = presence
+        self._lock = threading.Lock()
         self._away = presence.last_pass()
-        """Since when it is away; None while it is there, and when a new process does not know it."""
+        """Since when nothing gets through; None while it does, and when a new process does not know it."""
         self._new = True
-        self._lost = True
-        """Whether agents may have lost it, and have to find it again."""
-        self._begun: datetime | None = None
-        """When the pass began that is under way."""
-        self._due: datetime | None = None
-        """When the next one begins at the latest."""
+        self._beat: datetime | None = None
         self._absences = presence.absences()
 
-    def begins(self, at: datetime) -> None:
-        """A pass begins. One that is late was kept from it: the process was stopped, or its machine slept."""
-        self._stopped(self._due, at)
-        self._begun = at
+    def passes_by(self) -> None:
+        """The process comes for one look (`--once`): that it was not there before means nothing."""
+        self._new, self._away, self._absences = False, None, ()
 
-    def rests(self, until: datetime) -> None:
-        """Nothing is looked at until then, unless something wakes it."""
-        self._due = until
+    def beat(self, at: datetime) -> None:
+        """The process lives: told each second, by a thread of its own. A gap is a stop of it, or a sleep of its
+        machine, and agents have to find it again."""
+        with self._lock:
+            self._notice(at)
+            self._beat = at
 
-    def failed(self) -> None:
-        """The pass could not look at everything, or not record."""
-        self._leave(self._begun)
+    def looked(self, begun: datetime, ended: datetime) -> None:
+        """The origin was asked, and had answered at `ended`."""
+        with self._lock:
+            if ended - begun > SLOW and self._away is None:
+                self._absences += (Absence(begun, ended),)
+
+    def failed(self, begun: datetime) -> None:
+        """A pass that began then could not look at everything, or not record."""
+        with self._lock:
+            if not self._new and self._away is None:
+                self._away = begun
 
     def absences(self, now: datetime, last: datetime | None) -> tuple[Absence, ...]:
-        """The absences until now, a pass that hangs among them. A process that does not know when the former one
-        ended goes by the `last` entry."""
-        if self._new and self._away is None:
-            self._away = last
-        self._stopped(self._begun, now)
-        if self._away is None:
-            return self._absences
-        return (*self._absences, Absence(self._away, now + REJOIN if self._lost else now))
+        """The absences until now, in order. A process that does not know when the former one ended goes by the
+        `last` entry."""
+        with self._lock:
+            if self._new and self._away is None:
+                self._away = last
+            return self._known(now)
 
     def there(self, now: datetime, oldest: datetime | None) -> None:
         """A pass got through. What ended before the `oldest` open run was opened matters no longer."""
-        known = self.absences(now, None)
-        self._absences = tuple(one for one in known if oldest is not None and one.until > oldest)
-        self._away, self._begun, self._due = None, None, now
-        self._new = self._lost = False
+        with self._lock:
+            known = self._known(now)
+            self._absences = tuple(one for one in known if oldest is not None and one.until > oldest)
+            self._away, self._new = None, False
         self._presence.remember_pass(now, self._absences)
 
-    def _stopped(self, since: datetime | None, until: datetime) -> None:
-        if since is not None and until - since > SLOW:
-            self._lost = True
-            self._leave(since)
+    def _known(self, now: datetime) -> tuple[Absence, ...]:
+        self._notice(now)
+        known = self._absences
+        if self._away is not None:
+            known += (Absence(self._away, now + REJOIN if self._new else now),)
+        # What ends later is from a clock that was ahead then, and has been set right.
+        return merged(one for one in known if one.until <= now + REJOIN)
 
-    def _leave(self, since: datetime | None) -> None:
-        if not self._new and self._away is None:
-            self._away = since
+    def _notice(self, now: datetime) -> None:
+        if self._beat is not None and now - self._beat > SLOW:
+            self._absences += (Absence(self._beat, now + REJOIN),)
+            self._beat = now

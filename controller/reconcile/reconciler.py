@@ -84,19 +84,20 @@ class Reconciler:
     def reconcile(self) -> Outcome:
         """One pass. Raises Conflict when a rival was first (just run another), Unavailable when the origin does
         not answer, Stalled when a person must act."""
-        self.attendance.begins(self.parts.clock.now())
+        begun = self.parts.clock.now()
         try:
-            outcome = self._pass()
+            outcome = self._pass(begun)
         except Conflict:
             raise
         except Exception:
-            self.attendance.failed()
+            self.attendance.failed(begun)
             raise
         self._attend()
         return outcome
 
-    def _pass(self) -> Outcome:
+    def _pass(self, begun: datetime) -> Outcome:
         tips = self.observe()
+        self.attendance.looked(begun, self.parts.clock.now())
         if self.nothing_new(tips):
             return Outcome(True, self._next_look)
         self._seen = self._signature(tips)
@@ -190,7 +191,7 @@ class Reconciler:
             inbox=tuple(s for s in parts.hub.inbox() if not out_of_time(s.body, now, by_id.get(s.body.run or ""))),
             answers=parts.questions.answers(),
             check_tags=parts.check_tags,
-            absences=self.attendance.absences(now, self.ledger.state.cursors.at),
+            absences=self.attendance.absences(parts.clock.now(), self.ledger.state.cursors.at),
         )
 
     def decide(self, world: World) -> Decision:

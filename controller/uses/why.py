@@ -388,13 +388,13 @@ def _orders(found: View, run: Run, what: str) -> Iterator[Blocker]:
     cure = f"see that the agents run; without a report by {_hhmm(deadline)} the target counts as failed"
     cure += ", later by as long as the controller was away"
     yield Blocker("targets", "report-pending", text, deadline, cure)
-    held: dict[tuple[str, str, str], list[str]] = {}
-    for name, one in (found.health.obstacles if found.health is not None else {}).items():
-        if name in names:
-            held.setdefault((one.code, one.message, one.cure), []).append(name)
-    for (code, message, cure), who in held.items():
-        text = f"{', '.join(who)} cannot carry out the order yet: {message}"
-        yield Blocker("targets", code, text, deadline, cure)
+    orders = {line.id for line in run.ordered.orders}
+    obstacles = found.health.obstacles if found.health is not None else {}
+    held = [name for name in names if name in obstacles and obstacles[name].order in orders]
+    for name in held[:8]:
+        text = f"{name} cannot carry out the order yet; it says: {obstacles[name].message}"
+        cure = "mend what it waits for: it tries again by itself, until shortly before the order's deadline"
+        yield Blocker("targets", "order-held-up", text, deadline, cure)
 
 
 def _evaluating(found: View, run: Run) -> Iterator[Blocker]:

@@ -70,7 +70,12 @@ def open_bundle(path: Path, root: TrustRoot, folder: Path) -> Iterator[GitRepo]:
 
 def _unreadable(path: Path, error: OSError) -> Invalid:
     return Invalid(
-        "bundle-unreadable", "the bundle cannot be read", where=str(path), got=error.strerror or "an error"
+        "bundle-unreadable",
+        "the bundle cannot be read",
+        where=str(path),
+        expected="a Git bundle",
+        got=error.strerror or "an error",
+        cure="check the path and its permissions",
     )
 
 

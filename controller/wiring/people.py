@@ -125,7 +125,9 @@ def propose(repo: GitRepo, branch: str, person: Person, changes: Mapping[str, by
 def merge_branch(repo: GitRepo, branch: str, person: Person, *, into: str, message: str) -> str:
     """A signed merge of `branch` into `into`; its id. Raises Invalid("branch-unknown"), Conflict."""
     if person.signer is None:
-        raise Invalid("key-missing", "a merge that approves is signed", expected="a key", got="none")
+        raise Invalid(
+            "key-missing", "a merge that approves is signed", expected="a key", got="none", cure="give --key"
+        )
     repo.observe()
     other = repo.known(full_ref(branch))
     if other is None:
@@ -145,7 +147,7 @@ def restore(repo: GitRepo, person: Person, *, to: str, branch: str, message: str
     ref = full_ref(branch)
     tip = repo.observe().main if ref == repo.main else repo.known(ref)
     if tip is None:
-        raise Invalid("branch-unknown", "there is no such branch", where=branch)
+        raise Invalid("branch-unknown", "there is no such branch", where=branch, cure="push the branch first")
     changes = {
         change.path: repo.read(change.new.blob) if change.new is not None else None
         for change in repo.changes(tip, to)

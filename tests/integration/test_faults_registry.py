@@ -149,12 +149,13 @@ def test_why_names_what_a_target_waits_for(tmp_path: Path) -> None:
         place = "--controller", shop.processes.address
 
         def held() -> dict[str, Any]:
-            return _blocker(shop, "registry-unavailable", *place)
+            return _blocker(shop, "order-held-up", *place)
 
         blocker = until("why names the registry", held)
         assert blocker["gate"] == "targets" and blocker["unblock"]
-        assert "cannot carry out the order yet: " in blocker["message"] and registry.host in blocker["message"]
-        assert "cannot carry out the order yet: " in shop.asks("status", *place)
+        assert "cannot carry out the order yet; it says: registry-unavailable: " in blocker["message"]
+        assert registry.host in blocker["message"]
+        assert "cannot carry out the order yet" in shop.asks("status", *place)
         logs = [shop.agent_log(agent) for agent in shop.agents]
         assert max(log.count("order-held-up") for log in logs) == 1
         registry.faults.clear()

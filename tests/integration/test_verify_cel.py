@@ -128,7 +128,17 @@ def test_silence_may_last_longer_than_its_deadline_and_never_end_before_it(shop:
         decide_again(shop, verdict="WAIT", until=now + timedelta(hours=hours), **silent)
         code, answer = verify(shop)
         assert code == 0, [one["message"] for one in answer["findings"]]
-    decide_again(shop, verdict="WARN", code="gate-timeout", message="no answer from the cel gate within 0:10:00")
+    late = {"code": "gate-timeout", "message": "no answer from the cel gate within 0:10:00", "unblock": ""}
+    decide_again(shop, verdict="WARN", until=None, **late)
+    code, answer = verify(shop)
+    assert (code, codes(answer)) == (1, ["decision-mismatch"])
+    assert "gives WAIT gate-unanswered" in answer["findings"][0]["message"]
+
+
+def test_a_gate_may_not_wait_for_less_than_its_deadline(shop: Flow) -> None:
+    silent = {"code": "gate-unanswered", "message": "the cel gate has not answered yet", "unblock": ""}
+    now = datetime.fromisoformat(shop.entries()[-1]["at"])
+    decide_again(shop, verdict="WAIT", until=now + timedelta(minutes=9), **silent)
     code, answer = verify(shop)
     assert (code, codes(answer)) == (1, ["decision-mismatch"])
 

@@ -54,61 +54,88 @@ def test_a_first_start_goes_by_the_last_entry(folder: Path) -> None:
 def test_an_outage_is_from_the_first_failure_to_the_next_pass(folder: Path) -> None:
     here = started(folder)
     here.there(at(0), None)
-    here.rests(at(10))
     for second in (10, 20, 50):
-        here.begins(at(second))
-        here.failed()
-        here.rests(at(second + 30))
-    here.begins(at(60))
+        here.failed(at(second))
     assert here.absences(at(60), None) == (span(10, 60),)
     here.there(at(60), START)
-    assert here.absences(at(64), None) == (span(10, 60),)
+    assert here.absences(at(99), None) == (span(10, 60),)
 
 
-def test_a_pass_that_hung_was_no_attendance(folder: Path) -> None:
+def test_a_look_that_hung_was_an_outage(folder: Path) -> None:
     here = started(folder)
     here.there(at(0), START)
-    here.begins(at(1))
-    assert here.absences(at(1) + SLOW, None) == ()
-    assert here.absences(at(21), None) == (Absence(at(1), at(21) + REJOIN),)
-    here.there(at(30), START)
-    assert here.absences(at(30), None) == (Absence(at(1), at(30) + REJOIN),)
+    here.looked(at(100), at(100) + SLOW)
+    assert here.absences(at(110), None) == ()
+    here.looked(at(120), at(140))
+    assert here.absences(at(140), None) == (span(120, 140),)
 
 
-def test_a_pass_that_comes_too_late_was_kept_from_coming(folder: Path) -> None:
+def test_an_origin_that_is_always_slow_lets_deadlines_pass_all_the_same(folder: Path) -> None:
     here = started(folder)
     here.there(at(0), START)
-    here.rests(at(30))
-    here.begins(at(30) + SLOW)
-    here.there(at(36), START)
-    assert here.absences(at(36), None) == ()
-    here.begins(at(50))  # it did not even come to rest
-    here.there(at(51), START)
-    assert here.absences(at(51), None) == (Absence(at(36), at(51) + REJOIN),)
+    now = START
+    for _ in range(20):
+        begun, now = now, now + timedelta(seconds=6)
+        here.looked(begun, now)
+        deadline = put_off(at(60), START, here.absences(now, None))
+        if now >= deadline:
+            break
+        here.there(now + timedelta(seconds=1), START)
+        now = min(now + timedelta(seconds=9), deadline)
+    assert now >= deadline
+
+
+def test_a_gap_in_its_life_is_an_absence_and_agents_get_time_to_find_it_again(folder: Path) -> None:
+    here = started(folder)
+    here.there(at(0), START)
+    for second in (1, 2, 3):
+        here.beat(at(second))
+    here.beat(at(3) + SLOW)
+    assert here.absences(at(3) + SLOW, None) == ()
+    here.beat(at(40))
+    stop = Absence(at(3) + SLOW, at(40) + REJOIN)
+    assert here.absences(at(41), None) == (stop,)
+    # A pass may come before the next beat does: what it decides knows of the gap already.
+    assert here.absences(at(60), None) == (Absence(stop.since, at(60) + REJOIN),)
+
+
+def test_a_clock_that_was_ahead_for_a_while_leaves_no_absence_behind(folder: Path) -> None:
+    here = started(folder)
+    here.there(at(0), START)
+    here.beat(at(1))
+    here.beat(at(86_400))
+    here.there(at(86_400), START)
+    here.beat(at(3))
+    assert here.absences(at(4), None) == ()
+    here.there(at(4), START)
+    assert started(folder).absences(at(5), None) == (Absence(at(4), at(5) + REJOIN),)
+
+
+def test_one_that_only_passes_by_was_never_absent(folder: Path) -> None:
+    here = started(folder)
+    here.there(at(0), START)
+    again = started(folder)
+    again.passes_by()
+    assert again.absences(at(900), at(1)) == ()
 
 
 def test_a_restart_forgets_no_outage_before_it(folder: Path) -> None:
     here = started(folder)
     here.there(at(0), START)
-    here.begins(at(1))
-    here.failed()
-    here.rests(at(60))
-    here.begins(at(60))
+    here.failed(at(10))
+    here.there(at(50), START)
     here.there(at(60), START)
     again = started(folder)
     known = again.absences(at(70), at(5))
-    assert known == (span(1, 60), Absence(at(60), at(70) + REJOIN))
+    assert known == (span(10, 50), Absence(at(60), at(70) + REJOIN))
     again.there(at(70), START)
-    assert started(folder).absences(at(75), None)[:2] == known
+    assert started(folder).absences(at(90), None)[:2] == (*known[:1], Absence(at(60), at(90) + REJOIN))
 
 
 def test_what_no_open_run_met_is_forgotten(folder: Path) -> None:
     here = started(folder)
     here.there(at(0), None)
-    here.begins(at(1))
-    here.failed()
-    here.rests(at(60))
-    here.begins(at(60))
+    here.failed(at(10))
     here.there(at(60), at(61))
     assert here.absences(at(70), None) == ()
     assert started(folder).absences(at(70), None) == (Absence(at(60), at(70) + REJOIN),)

@@ -110,6 +110,9 @@ class Mailbox:
             for name, key in agents.items():
                 old = self._boxes.get(name)
                 boxes[name] = old if old is not None and old.key == key else _Box(key)
+            self._obstacles = {
+                name: one for name, one in self._obstacles.items() if boxes.get(name) is self._boxes.get(name)
+            }
             self._boxes = boxes
             self._names = {
                 key_id(known): name
@@ -118,7 +121,6 @@ class Mailbox:
             }
             self._refused = {name: code for name, code in self._refused.items() if name in boxes}
             self._skewed = {name: skew for name, skew in self._skewed.items() if name in boxes}
-            self._obstacles = {name: one for name, one in self._obstacles.items() if name in boxes}
 
     def deliver(self, orders: Sequence[PreparedOrder]) -> None:
         """Offer orders; one that was offered or reported already is ignored. Raises Refused("agent-unknown")."""

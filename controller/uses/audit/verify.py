@@ -293,7 +293,8 @@ def _begin(repo: Repo, commits: list[str], since: str | None) -> tuple[str | Non
         return None, Edge()
     found = [oid for oid in commits if oid.startswith(since)]
     if len(found) != 1:
-        raise Invalid("commit-not-found", f"{since} names no commit of the evidence branch")
+        cure = "see its commits with: git log lockgate/evidence"
+        raise Invalid("commit-not-found", f"{since} names no commit of the evidence branch", cure=cure)
     place = commits.index(found[0])
     for oid in reversed(commits[max(0, place - MOST_BACK) : place + 1]):
         with suppress(LockgateError):

@@ -124,7 +124,8 @@ def source(repo: Repo, run: str, *, root: TrustRoot | None = None, at: str | Non
     tip = evidence_tip(repo)
     if tip is not None and at is not None:
         if at not in repo.chain(tip):
-            raise Invalid("commit-not-found", "the evidence branch has no such commit", got=at[:40])
+            cure = "see its commits with: git log lockgate/evidence"
+            raise Invalid("commit-not-found", "the evidence branch has no such commit", got=at[:40], cure=cure)
         tip = at
     folder = run_folder_of(repo, tip, run) if tip is not None else None
     if tip is None or folder is None:

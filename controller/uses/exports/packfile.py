@@ -133,7 +133,12 @@ def read_pack(path: Path, folder: Path) -> Pack:
             return _read(file, folder)
     except OSError as error:
         raise Invalid(
-            "pack-unreadable", "the pack cannot be read", where=str(path), got=error.strerror or "an error"
+            "pack-unreadable",
+            "the pack cannot be read",
+            where=str(path),
+            expected="a file that `lockgate export` wrote",
+            got=error.strerror or "an error",
+            cure="check the path and its permissions",
         ) from error
 
 

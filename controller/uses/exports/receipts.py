@@ -91,6 +91,7 @@ def check(receipt: bytes, envelope: bytes, root: TrustRoot, verify_ssh: VerifySs
             "the receipt brings no trust chain",
             expected="a receipt as `lockgate receipt make` writes it",
             got="no extra line",
+            cure="ask for a receipt made by `lockgate receipt make`",
         )
     trusts = walk_states(root, Chain.loads(found.extra).links, verify_ssh)
     entry = read(envelope, "", None)
