@@ -38,3 +38,14 @@ def test_what_was_written_under_these_rules_is_verified(golden: Path) -> None:
     assert not report.findings, "\n".join([CHANGED, *map(str, report.findings)])
     assert expected.pop("rules") <= RULES
     assert found == expected, CHANGED
+
+
+def test_whoever_verified_it_so_far_goes_on_from_any_commit(golden: Path) -> None:
+    repo, root = GitRepo.read_only(str(golden)), TrustRoot.load(ROOT)
+    try:
+        tip = repo.observe().evidence
+        assert tip is not None
+        reports = {oid: verify(repo, root, verify_ssh=sshsig.verify, since=oid) for oid in repo.chain(tip)}
+    finally:
+        repo.close()
+    assert {oid: report.findings for oid, report in reports.items() if report.findings} == {}

@@ -126,6 +126,10 @@ class RefusedCommit:
     message: str
 
 
+REMOVED = ("foreign-evidence", "removed again")
+"""Code and message of a refused commit of evidence."""
+
+
 @dataclass(frozen=True, slots=True)
 class TimeMark:
     """The entries that a time-stamp covers, and in words until when and by whom."""

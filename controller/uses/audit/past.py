@@ -7,7 +7,7 @@ to know of earlier ones. It counts only for the rules and the trust root that it
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from itertools import pairwise
 from typing import Annotated, Any
 
@@ -15,9 +15,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from controller.core.accept import MainState
 from controller.errors import Invalid
+from controller.ledger.backing import revert_of
 from controller.ledger.canonical import canonical, digest
+from controller.ledger.entry import read
+from controller.model.entry import EvidenceRepaired, RequestJudged
 from controller.model.trustroot import TrustRoot
-from controller.uses.audit.findings import RefusedCommit, TimeMark, VerifyReport
+from controller.ports import Repo
+from controller.uses.audit.findings import REMOVED, RefusedCommit, TimeMark, VerifyReport
+from controller.uses.audit.walked import Edge, Facts
 from controller.uses.audit.whole_history import History
 
 FORMAT = 2
@@ -87,6 +92,49 @@ def past_of(history: History, report: VerifyReport, trust: Iterable[str], object
         reverts=tuple((*slot, blob) for slot, blob in facts.reverts.items() if slot[0] in last),
         asked=(*before, *(one for one in ids if one is not None)),
         time=history.time,
+    )
+
+
+def past_at(repo: Repo, ref: str, main: Container[str], commit: str, edge: Edge) -> Past | None:
+    """The past that ends at a commit of the evidence branch `ref` that somebody verified before, from what its
+    tree says; None where it accepts no commit of `main`. Raises as reading does."""
+    cursors = edge.state.cursors
+    if cursors.main is None or cursors.main not in main:
+        return None
+    removed: list[str] = []
+    asked: list[str] = []
+    for path, file in repo.files(commit, "events"):
+        if path.endswith(("-evidence-repaired.dsse.json", "-request.dsse.json")):
+            detail = read(repo.read(file.blob), path, None).detail
+            if isinstance(detail, EvidenceRepaired):
+                removed += detail.removed
+            elif isinstance(detail, RequestJudged) and detail.request is not None:
+                asked.append(detail.request)
+    return Past(
+        main=cursors.main,
+        requests=cursors.requests,
+        evidence=commit,
+        objects="",
+        commits=0,
+        entries=cursors.index,
+        runs=0,
+        refused=tuple(RefusedCommit(oid, ref, *REMOVED) for oid in removed),
+        trust=(),
+        accepted=(),
+        pending={one.commit: (one.code, commit) for one in cursors.refused},
+        reverts=tuple(filter(None, map(revert_of, edge.state.environments.values()))),
+        asked=tuple(asked),
+        time=None,
+    )
+
+
+def facts_of(past: Past, edge: Edge) -> Facts:
+    """What is still needed of a past's entries, where the walk goes on from its `edge`."""
+    return Facts(
+        accepted=list(past.accepted),
+        refused=dict(past.pending),
+        reverts={(run, slot): blob for run, slot, blob in past.reverts},
+        acknowledged={one.commit: one for one in edge.state.cursors.acknowledged},
     )
 
 

@@ -22,9 +22,9 @@ from controller.model.history import Commit, Tips
 from controller.model.trustroot import TrustRoot
 from controller.ports import Repo
 from controller.uses.audit import segments
-from controller.uses.audit.findings import Finding, RefusedCommit, VerifyReport, rule_of
+from controller.uses.audit.findings import REMOVED, Finding, RefusedCommit, VerifyReport, rule_of
 from controller.uses.audit.main_audit import audit_main, judge
-from controller.uses.audit.past import Past, past_of
+from controller.uses.audit.past import Past, facts_of, past_at, past_of
 from controller.uses.audit.requests_audit import audit_requests
 from controller.uses.audit.restart_audit import audit_restarts
 from controller.uses.audit.transparency_audit import audit_transparency, time_mark
@@ -61,7 +61,7 @@ NEEDS_ALL_EVIDENCE = frozenset(
     }
 )
 """What looks wrong on main and requests, or by them, when the evidence of it was not read: it is damaged, which is
-said, or older than where the walk begins."""
+said, or owners restarted evidence after where the walk begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +111,8 @@ def verify(
     """Verify main, requests and evidence from genesis.
 
     `run` keeps only the findings about one run; `since` walks only the evidence after a commit that was
-    verified before (from the end of the push before it, where it stands in the midst of one), and judges main
-    and requests as far as that evidence allows. `ask` answers the questions of gates outside the core
+    verified before (from the end of the push before it, where it stands in the midst of one), and what was not
+    accepted of main and requests by then. `ask` answers the questions of gates outside the core
     (`CelWorker.ask`); without it their verdicts are not made again. `progress(done, total)` counts evidence
     commits. With a `past`, only what came after it is looked at, and everything as soon as that
     is not clean: a past never changes an answer, and `notice` is told when the branches do not hold it. `keep`
@@ -170,11 +170,18 @@ def _anew(look: _Look, run: str | None, since: str | None) -> Told:
             last, begin = _begin_after(repo, commits)
         facts, found, edge = segments.walk(repo, ground, begin, last, _after(commits, last), look.progress)
         findings += found
-    history = look.history(ground, facts, edge)
+    past = None
+    if since is not None and last is not None and not facts.restarts:
+        # What a restart vouches for may be older: then main is judged from genesis, as far as that goes.
+        past = past_at(repo, root.refs.evidence, positions, last, begin)
+        if past is not None:
+            walked, facts = facts, facts_of(past, begin)
+            facts.join(walked)
+    history = look.history(ground, facts, edge, past)
     # What this program does not know may be the reason of anything on main: that it does not is what it says.
     unknown = any(one.code == UNKNOWN for one in findings)
     found, refused = _audit(history) if not unknown else ([], [])
-    if broken is not None or since is not None:
+    if broken is not None or (since is not None and past is None):
         found = [finding for finding in found if finding.code not in NEEDS_ALL_EVIDENCE]
     findings += found
     if run is not None:
@@ -214,15 +221,9 @@ def _go_on(look: _Look, past: Past, notice: Callable[[str], None] | None) -> Tol
     trust: list[str] = []
     trusts = signed_versions(repo, root, [*past.trust, *main], look.verify_ssh, trust)
     ground = look.ground(trusts, positions, intact=True)
-    facts = Facts(
-        entries=past.entries,
-        runs=past.runs,
-        accepted=list(past.accepted),
-        refused=dict(past.pending),
-        reverts={(run, slot): blob for run, slot, blob in past.reverts},
-    )
     begin = edge_at(repo, past.evidence)
-    facts.acknowledged = {one.commit: one for one in begin.state.cursors.acknowledged}
+    facts = facts_of(past, begin)
+    facts.entries, facts.runs = past.entries, past.runs
     found, findings, edge = segments.walk(repo, ground, begin, past.evidence, evidence, look.progress)
     moved = any(move.previous not in positions for move, _ in found.moves)
     if found.restarts or moved or not found.acknowledged.keys() <= positions.keys():
@@ -251,7 +252,7 @@ def _report(
     history: History, commits: int, refused: list[RefusedCommit], findings: tuple[Finding, ...]
 ) -> VerifyReport:
     facts, refs, past = history.facts, history.root.refs, history.past
-    removed = [RefusedCommit(oid, refs.evidence, "foreign-evidence", "removed again") for oid in facts.repaired]
+    removed = [RefusedCommit(oid, refs.evidence, *REMOVED) for oid in facts.repaired]
     order = {ref: place for place, ref in enumerate((refs.main, refs.requests, refs.evidence))}
     before = past.refused if past is not None else ()
     listed = sorted((*before, *refused, *removed), key=lambda one: order.get(one.ref, len(order)))
@@ -299,6 +300,8 @@ def _begin(repo: Repo, commits: list[str], since: str | None) -> tuple[str | Non
     for oid in reversed(commits[max(0, place - MOST_BACK) : place + 1]):
         with suppress(LockgateError):
             return oid, edge_at(repo, oid)
+    if place < MOST_BACK:
+        return None, Edge()  # it stands in the first push
     raise Invalid(
         "commit-not-found",
         f"verification cannot begin after {since}: no tree before it says where the log stood",
