@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import random
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,6 +22,7 @@ from controller.model import entry as e
 from tests.integration.test_agent_certificates import authority as sign_authority
 from tests.integration.test_agent_certificates import certify
 from tests.support.agents import SystemClock
+from tests.support.growth import a_repair
 from tests.support.home import Home
 from tests.support.tsa import Authority, serving
 
@@ -111,6 +113,15 @@ def test_honest_witnesses_and_time_stamps_hold(home: Home, authority: Authority)
     report = home.verify()
     assert report.findings == ()
     assert report.time_anchor.startswith(f"time-anchored to {read_checkpoint(note).size} entries at ")
+
+
+def test_a_time_stamp_speaks_of_a_log_from_before_where_the_walk_begins(home: Home, authority: Authority) -> None:
+    a_repair(home, random.Random(0))
+    home.batch(home.story.run("dev", "shop-1"))
+    note, since = checkpoint(home), home.ledger.commit
+    anchor(home, note, authority)
+    report = home.verify(since=since)
+    assert (report.findings, report.entries) == ((), 1)
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,16 @@ def test_a_refusal_with_its_reason_holds(home: Home, how: str) -> None:
     assert len(report.refused) == 1
 
 
+def test_a_duplicate_of_what_was_asked_before_where_the_walk_begins(home: Home) -> None:
+    after = begun(home)[3]
+    home.batch([answered(home, after, "abort", "ollie", "action-out-of-scope", id="request-00000001")])
+    since = home.ledger.commit
+    home.batch([answered(home, after, "pause", "dave", "request-duplicate", id="request-00000001")])
+    assert home.verify().findings == home.verify(since=since).findings == ()
+    home.batch([answered(home, after, "pause", "dave", "request-duplicate", id="request-00000009")])
+    assert [one.code for one in home.verify(since=since).findings] == ["refusal-unfounded"]
+
+
 LIES: dict[str, Callable[[Home], e.Draft]] = {
     "a target there is": lambda home: answered(home, second(home), "rollback", "dave", "no-rollback-target"),
     "an approval of the run's subject": lambda home: answered(

@@ -104,6 +104,8 @@ def test_growing_in_steps_it_says_the_same_as_anew(cached: Cached, seed: int) ->
         assert cached.past is not None
         first_requests = before.requests is None and cached.past.requests is not None
         assert cached.walked == anew.commits - (0 if first_requests else before.commits)
+        since = dice.choice(home.repo.chain(home.ledger.commit or ""))
+        assert home.verify(since=since).findings == (), since
     assert cached.notices == []
     past: list[Past] = []
     home.verify(keep=past.append)
@@ -118,6 +120,8 @@ def test_main_that_stands_still_and_goes_on(cached: Cached) -> None:
     for grow in (a_refused_commit, a_release_while_it_stands, a_cure, a_release, a_refused_commit, a_cure):
         grow(home, dice)
         assert cached.verify() == home.verify()
+    for oid in home.repo.chain(home.ledger.commit or ""):
+        assert home.verify(since=oid).findings == ()
     assert begun is not None
     assert cached.past is not None
     assert cached.past.main == home.tips[MAIN] != begun.main

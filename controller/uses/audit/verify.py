@@ -7,10 +7,11 @@ finding, never an exception.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import chain
 
 from controller.core.accept import genesis_state
 from controller.core.clocks import SKEW
@@ -30,6 +31,7 @@ from controller.uses.audit.restart_audit import audit_restarts
 from controller.uses.audit.transparency_audit import audit_transparency, time_mark
 from controller.uses.audit.walked import Edge, Facts, Ground, edge_at
 from controller.uses.audit.whole_history import Answer, History
+from controller.uses.own import controls
 from controller.uses.pinned import pinned_fault
 from controller.uses.rules.replay_checks import Ask
 from controller.uses.trust_chain import signed_versions
@@ -164,7 +166,7 @@ def _anew(look: _Look, run: str | None, since: str | None) -> Told:
     else:
         commits, broken = _readable(repo, tips.evidence)
         if broken is None or since is not None:
-            last, begin = _begin(repo, commits, since)
+            last, begin = _begin(repo, commits, since, trusts)
         else:
             findings.append(broken)
             last, begin = _begin_after(repo, commits)
@@ -289,7 +291,11 @@ def _in_order(findings: list[Finding], main: dict[str, int], evidence: list[str]
     return sorted(findings, key=lambda f: (places.get(f.commit, (2, 0)), f.path, f.code, f.message))
 
 
-def _begin(repo: Repo, commits: list[str], since: str | None) -> tuple[str | None, Edge]:
+def _begin(
+    repo: Repo, commits: list[str], since: str | None, trusts: Mapping[int, Sequence[TrustState]]
+) -> tuple[str | None, Edge]:
+    """Where the walk begins, and the edge there: at `since`, or before it where a push ended. At a commit of
+    somebody else, which was removed again, nothing ended."""
     if since is None:
         return None, Edge()
     found = [oid for oid in commits if oid.startswith(since)]
@@ -299,7 +305,9 @@ def _begin(repo: Repo, commits: list[str], since: str | None) -> tuple[str | Non
     place = commits.index(found[0])
     for oid in reversed(commits[max(0, place - MOST_BACK) : place + 1]):
         with suppress(LockgateError):
-            return oid, edge_at(repo, oid)
+            commit = repo.commit(oid)
+            if commit.key is not None and controls(chain(*trusts.values()), commit.key, commit.committer.at):
+                return oid, edge_at(repo, oid)
     if place < MOST_BACK:
         return None, Edge()  # it stands in the first push
     raise Invalid(
