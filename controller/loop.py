@@ -27,6 +27,7 @@ BACKOFF = (0.2, 30.0)
 AWAY = {"origin-unavailable": 5.0}
 """Seconds at most after failures that need nobody to mend them: what was away comes back by itself."""
 BEAT = 1.0
+"""Seconds between two signs of life."""
 
 
 @dataclass(frozen=True, slots=True)

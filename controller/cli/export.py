@@ -98,7 +98,7 @@ def verify_bundle(options: Context, path: Path, root: TrustRoot, min_checkpoint:
     from controller.wiring.bundles import is_bundle, private_folder
 
     root = at_least(root, minimum_of(min_checkpoint))
-    _read(path, 1)
+    _read(path, "an audit pack or a Git bundle", 1)
     with private_folder() as folder:
         if is_bundle(path):
             report = _history(path, root, folder)
@@ -116,7 +116,7 @@ def minimum_of(path: Path | None) -> RootCheckpoint | None:
         return None
     from controller.uses.exports.bundle import read_minimum
 
-    return read_minimum(_read(path))
+    return read_minimum(_read(path, "a checkpoint of the log"))
 
 
 def at_least(root: TrustRoot, minimum: RootCheckpoint | None) -> TrustRoot:
@@ -131,7 +131,7 @@ def _marked(text: str, value: dict[str, Any]) -> str:
     return text if value.get("sealed", True) else f"UNSEALED: the run was open when this was exported\n{text}"
 
 
-def _read(path: Path, size: int = 1 << 20) -> bytes:
+def _read(path: Path, expected: str, size: int = 1 << 20) -> bytes:
     try:
         with path.open("rb") as file:
             return file.read(size)
@@ -140,7 +140,7 @@ def _read(path: Path, size: int = 1 << 20) -> bytes:
             "bundle-unreadable",
             "the file cannot be read",
             where=str(path),
-            expected="an audit pack or a Git bundle",
+            expected=expected,
             got=error.strerror or "an error",
             cure="check the path and its permissions",
         ) from error

@@ -31,11 +31,9 @@ def merged(absences: Iterable[Absence]) -> tuple[Absence, ...]:
 
 
 def put_off(deadline: datetime, begun: datetime, absences: Iterable[Absence]) -> datetime:
-    """A deadline whose time began to run at `begun` and stood still during the absences, which are in order; what
-    two of them share counts once."""
+    """A deadline whose time began to run at `begun` and stood still during the absences, which are `merged`."""
     for absence in absences:
         since = max(absence.since, begun)
         if since < deadline:
             deadline += max(absence.until - since, timedelta(0))
-        begun = max(begun, absence.until)
     return deadline

@@ -13,7 +13,8 @@ from controller.core.absence import Absence, merged
 REJOIN = timedelta(seconds=10)
 """How long agents may take to find a controller that was started or stopped: they try at least every 7.5 s."""
 SLOW = timedelta(seconds=5)
-"""A look at the origin that takes so long was an outage, whatever it saw in the end; so was a stop."""
+"""A look at the origin that takes longer was an outage, whatever it saw in the end, and a longer gap between two
+beats a stop."""
 
 
 class Presence:

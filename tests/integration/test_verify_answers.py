@@ -11,6 +11,7 @@ import pytest
 
 from controller.model import entry as e
 from tests.support.home import MAIN, Home
+from tests.support.tamper import rewrite
 
 
 @pytest.fixture
@@ -79,6 +80,16 @@ def test_a_duplicate_of_what_was_asked_before_where_the_walk_begins(home: Home) 
     assert home.verify().findings == home.verify(since=since).findings == ()
     home.batch([answered(home, after, "pause", "dave", "request-duplicate", id="request-00000009")])
     assert [one.code for one in home.verify(since=since).findings] == ["refusal-unfounded"]
+
+
+def test_going_on_from_evidence_with_a_damaged_request_is_answered_all_the_same(home: Home) -> None:
+    drafts = home.story.run("dev", "shop-1")
+    rewrite(home, drafts, lambda new: {**new, "events/2026/01/05/000099-request.dsse.json": b"{}"})
+    damaged = home.ledger.commit
+    home.batch(home.story.run("dev", "shop-2"))
+    assert not home.verify().verified
+    report = home.verify(since=damaged)
+    assert (report.findings, report.runs) == ((), 1)
 
 
 LIES: dict[str, Callable[[Home], e.Draft]] = {

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from controller.core.absence import Absence, put_off
+from controller.core.absence import Absence, merged, put_off
 from controller.reconcile.attendance import REJOIN, SLOW, Attendance, Presence
 
 START = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
@@ -34,7 +34,7 @@ def span(since: float, until: float) -> Absence:
     ],
 )
 def test_a_deadline_stands_still_while_nobody_looks(absences: list[Absence], late: float) -> None:
-    assert put_off(at(100), START, absences) == at(late)
+    assert put_off(at(100), START, merged(absences)) == at(late)
 
 
 @pytest.fixture

@@ -175,7 +175,8 @@ def _anew(look: _Look, run: str | None, since: str | None) -> Told:
     past = None
     if since is not None and last is not None and not facts.restarts:
         # What a restart vouches for may be older: then main is judged from genesis, as far as that goes.
-        past = past_at(repo, root.refs.evidence, positions, last, begin)
+        with suppress(Refused, Invalid):  # neither then, if events before there cannot be read
+            past = past_at(repo, root.refs.evidence, positions, last, begin)
         if past is not None:
             walked, facts = facts, facts_of(past, begin)
             facts.join(walked)
