@@ -288,7 +288,8 @@ def test_what_came_in_before_the_hook_can_be_cured(guarded: Site, clone: Clone) 
     settle(site)
     assert bad in [one.commit for one in site.verify().refused]
     # Somebody rewrites main in the origin itself: what was accepted may be pushed back, and nothing else.
-    site.git("update-ref", MAIN, site.git("commit-tree", f"{good}^{{tree}}", "-p", f"{good}~1", "-m", "x"))
+    who = ("-c", "user.name=root", "-c", "user.email=root@example.com")
+    site.git("update-ref", MAIN, site.git(*who, "commit-tree", f"{good}^{{tree}}", "-p", f"{good}~1", "-m", "x"))
     clone.refused("main-rewound", f"+{good}:{MAIN}")
     clone.lands(f"+{cure}:{MAIN}")
     settle(site)
